@@ -1,0 +1,65 @@
+# Needs python3 (3.11 or newer, with venv and pip), make and git. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+LOCKED := --require-hashes --only-binary :all:
+INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check demo bench lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+install: $(INSTALLED) ## set up .venv
+
+run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
+	@$(BIN)/keyturn up
+
+test: $(TESTABLE) ## run the tests against servers of their own; ARGS='-k word' narrows
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(TESTABLE) ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+demo: $(INSTALLED) ## a dozen accounts through everything, in a minute or two
+	@$(BIN)/keyturn demo
+
+bench: $(TESTABLE) ## measure, and write bench/results.json
+	@$(BIN)/python -m bench
+
+lock: ## write the lock files anew (needs uv)
+	uv pip compile pyproject.toml $(COMPILE) --output-file requirements.lock
+	uv pip compile pyproject.toml $(COMPILE) --extra test --constraint requirements.lock \
+	    --output-file requirements-test.lock
+
+clean: ## remove .venv; the data in .keyturn stays
+	rm -rf $(VENV)
+
+COMPILE := --extra embedded --extra build --universal --python-version 3.11 \
+    --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "Keyturn needs Python 3.11 or newer and finds no '$(PYTHON)': install it, or name" \
+	         "yours: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Keyturn needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	         "Name a newer one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "'$(PYTHON)' has no venv with pip. On Debian and Ubuntu: apt-get install python3-venv" \
+	         >&2; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) $(LOCKED) --requirement requirements.lock
+	@$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TESTABLE): $(INSTALLED) requirements-test.lock
+	@$(PIP) $(LOCKED) --requirement requirements-test.lock
+	@touch $@
