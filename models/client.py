@@ -1,0 +1,239 @@
+"""The library: what a product does with its keys, in one object."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+from . import api_keys, creation, holds, key_text, rotations
+from .api_keys import ApiKey, IssuedKey
+from .base import Database, Tx
+from .creation import TimeUnit
+from .errors import Refused
+from .key_text import Secret
+from .keyring import Keyring
+from .policy import Policy
+from .recording import Use, UseRecorder, record
+from .rotations import Claimed, Rotation
+from .verification import Verdict, Verifier
+
+
+def _keyring(database: Database, directory: str | Path | None) -> Keyring:
+    if directory is None:
+        return Keyring.known_to(database.engine)
+    return Keyring.from_directory(Path(directory))
+
+
+class NewKey:
+    """A key that has just been created. `text` is its only copy: show it to its holder once."""
+
+    def __init__(self, issued: IssuedKey, text: Secret) -> None:
+        self.id = issued.id
+        self.expires_at = issued.expires_at
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"NewKey(id={self.id}, expires_at={self.expires_at:%Y-%m-%dT%H:%M:%SZ})"
+
+
+class Client:
+    """Keys of the accounts in one database. Threads may share it; close it at the end.
+
+    Refusals are `Refused` (a ValueError) with a stable `code`; nothing was changed then. Each
+    method is one transaction and takes effect at once, with the broker and all workers down.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        secrets_dir: str | Path | None = None,
+        keyring: Callable[[], Keyring] | None = None,
+        policy: Policy | None = None,
+        actor: str = "client",
+        clock: Callable[[], datetime] | None = None,
+        on_commit: Callable[[set[str]], None] | None = None,
+    ) -> None:
+        """Connect lazily to `database_url` (PostgreSQL 15 or newer, migrated).
+
+        The peppers come, when first needed, from `keyring`, or from the files in `secrets_dir`, or
+        from where an embedded database says that they lie. `actor` is written to the audit.
+        `clock` replaces the database's clock (tests); `on_commit` gets the flows to ring.
+        """
+        self.policy = policy or Policy()
+        self.actor = actor
+        self.database = Database(database_url, clock=clock, on_commit=on_commit)
+        self._read_keyring = keyring or partial(_keyring, self.database, secrets_dir)
+        self._verifier: Verifier | None = None
+        self._recorder = UseRecorder(self.database, self.policy.use_interval)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The peppers and key-encryption keys; Misconfigured where there are none."""
+        return self._read_keyring()
+
+    def close(self) -> None:
+        """Write recorded uses and give the connections back."""
+        self._recorder.close()
+        if self._verifier:
+            self._verifier.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def create_api_key(
+        self,
+        name: str,
+        user: Any,
+        role: Any,
+        validity: int = 0,
+        time_unit: TimeUnit = TimeUnit.SECOND,
+        allowed_ip_cidrs: Sequence[Any] | None = None,
+    ) -> NewKey:
+        """Create a key for `user` (an e-mail address, or an object with one as `email`).
+
+        Its validity is `validity` times `time_unit`: from one minute to 25 weeks. Refused, in this
+        order, as `name_empty`, `ip_list_invalid`, `user_missing`, `role_missing`, `unit_invalid`,
+        `validity_not_positive`, `validity_too_short`, `validity_too_long`, `user_unknown`,
+        `account_held`, `role_not_allowed`.
+        """
+        wanted = creation.check(name, user, role, validity, time_unit, allowed_ip_cidrs)
+        secret = key_text.mint(self.policy.key_prefix)
+        issued = self.database.run(
+            lambda tx: api_keys.create(
+                tx, wanted, actor=self.actor, peppers=self.keyring.peppers, secret=secret
+            )
+        )
+        return NewKey(issued, secret)
+
+    def get_api_keys(self, include_expired: bool = False) -> list[ApiKey]:
+        """All keys, newest first; without `include_expired` only those whose life has not ended."""
+        return self.database.run(
+            lambda tx: api_keys.listed(tx, include_ended=include_expired, limit=1_000_000)
+        )
+
+    def get_api_key(self, api_key_id: object) -> ApiKey | None:
+        """The key of an id, or None."""
+        try:
+            return self.database.run(lambda tx: api_keys.find(tx, str(api_key_id)))
+        except Refused:
+            return None
+
+    def verify(self, text: object, ip: str | None = None, *, record: bool = True) -> Verdict:
+        """Whether this key may be used now, from `ip`; for every request of the product.
+
+        The use is recorded behind the answer, unless `record` is false. Raises the driver's error
+        where the database does not answer: treat that as a no, or as your own outage.
+        """
+        if self._verifier is None:
+            self._verifier = Verifier(self.database, self.keyring.peppers)
+        verdict, use = self._verifier.verify(text, ip)
+        if use is not None and record:
+            self._recorder.add(use)
+        return verdict
+
+    def report_use(self, uses: Iterable[Use]) -> int:
+        """Record uses that a caching gateway has counted; returns how many keys were written."""
+        reported = list(uses)
+        return self.database.run(lambda tx: record(tx, reported))
+
+    def flush_uses(self) -> None:
+        """Write recorded uses now instead of within a second."""
+        self._recorder.flush()
+
+    def disable(self, api_key_id: object, reason: str | None = None) -> bool:
+        """Stop one key until `enable`. False where it was stopped by an operator already."""
+        return self._on_key(api_key_id, lambda tx, key: self._hold(tx, key, reason))
+
+    def enable(self, api_key_id: object, reason: str | None = None) -> bool:
+        """Lift what `disable` placed, and nothing else. False where nothing was there to lift."""
+        return self._on_key(api_key_id, lambda tx, key: self._release(tx, key, reason))
+
+    def delete(self, api_key_id: object, reason: str = "requested") -> bool:
+        """End a key for ever. False where it was deleted before; Refused as `key_unknown`."""
+        return self._on_key(
+            api_key_id,
+            lambda tx, key: api_keys.delete(
+                tx, key.id, actor=self.actor, why=reason, policy=self.policy
+            ),
+        )
+
+    def rotate(self, key: object, *, idempotency_key: str | None = None) -> Rotation:
+        """Issue the successor of a key, given by its id or its text; the old one goes on working.
+
+        Its holder fetches the successor with `claim`. Asked again while the rotation is under way,
+        or with the same `idempotency_key`, it is the same rotation: nothing new is made. Refused
+        as `key_unknown`, `key_deleted`, `key_expired`, `key_held`, `account_held`,
+        `too_short_lived`, `role_not_allowed`.
+        """
+
+        def request(tx: Tx) -> Rotation:
+            return rotations.request(
+                tx,
+                self._named(tx, key),
+                idempotency_key=idempotency_key,
+                actor=self.actor,
+                policy=self.policy,
+                sealer=self.keyring.sealer,
+                peppers=self.keyring.peppers,
+            )
+
+        return self.database.run(request)
+
+    def claim(self, old_text: str) -> Claimed:
+        """The successor's text, once, for whoever holds the old key.
+
+        Accepted even if the old key has expired or was retired, but not if it is compromised or
+        deleted. A second claim is refused (`already_claimed`), and its owner is told of it.
+        """
+        outcome = self.database.run(
+            lambda tx: rotations.claim(
+                tx,
+                old_text,
+                actor=self.actor,
+                policy=self.policy,
+                sealer=self.keyring.sealer,
+                peppers=self.keyring.peppers,
+            )
+        )
+        if isinstance(outcome, Refused):  # returned, not raised: what it left behind is committed
+            raise outcome
+        return outcome
+
+    def _named(self, tx: Tx, key: object) -> Any:
+        if isinstance(key, str) and key_text.parse(key) is not None:
+            found = api_keys.by_text(tx, key, self.keyring.peppers)
+            if found is None:
+                raise Refused("key_unknown", "no key has this text")
+            return found.id
+        return api_keys.find(tx, str(key)).id
+
+    def _on_key(self, api_key_id: object, work: Callable[[Tx, ApiKey], bool]) -> bool:
+        return self.database.run(lambda tx: work(tx, api_keys.locked(tx, str(api_key_id))))
+
+    def _hold(self, tx: Tx, key: ApiKey, reason: str | None) -> bool:
+        return holds.place(
+            tx,
+            source=holds.OPERATOR,
+            kind="disabled",
+            actor=self.actor,
+            reason=reason,
+            key_id=key.id,
+            policy=self.policy,
+        )
+
+    def _release(self, tx: Tx, key: ApiKey, reason: str | None) -> bool:
+        return holds.lift(
+            tx,
+            source=holds.OPERATOR,
+            kind="disabled",
+            actor=self.actor,
+            reason=reason,
+            key_id=key.id,
+            policy=self.policy,
+        )

@@ -1,0 +1,63 @@
+"""What is irreversible, after its time: keys of deleted accounts are deleted, old rows purged."""
+
+from . import api_keys, holds
+from .base import Step, Tx
+from .policy import Policy
+
+_DUE_ACCOUNTS = """
+    SELECT DISTINCT h.account_id FROM keyturn.holds h
+    WHERE h.kind = 'deleted' AND h.lifted_at IS NULL AND NOT h.confirm
+      AND h.placed_at <= :now - :delay
+      AND EXISTS (SELECT FROM keyturn.api_keys k
+                  WHERE k.account_id = h.account_id AND k.deleted_at IS NULL)
+    LIMIT 100
+"""
+
+
+def step(tx: Tx, policy: Policy) -> Step:
+    """Delete one batch of keys of accounts whose hold `deleted` has stood for its whole delay.
+
+    A hold of a source that cut unusually many accounts waits until an operator confirms it
+    (rule 2.8). The hold is read again under the account's lock: it may have been lifted.
+    """
+    found = list(tx.execute(_DUE_ACCOUNTS, delay=policy.deletion_delay).scalars())
+    if not found:
+        return Step(0, finished=True)
+    holds.lock_accounts(tx, found)
+    ids = list(
+        tx.execute(
+            f"""
+            SELECT k.id FROM keyturn.api_keys k
+            WHERE k.account_id IN ({_DUE_ACCOUNTS}) AND k.account_id = ANY(:locked)
+              AND k.deleted_at IS NULL
+            ORDER BY k.id LIMIT :batch
+            """,
+            delay=policy.deletion_delay,
+            locked=found,
+            batch=policy.settle_batch,
+        ).scalars()
+    )
+    deleted = api_keys.delete_all(tx, ids, actor="keyturn", why="account_deleted", policy=policy)
+    return Step(deleted, finished=not ids)
+
+
+def confirm_source(tx: Tx, source: str) -> int:
+    """Let a source's deletions go on that had waited for an operator; returns how many."""
+    return tx.count(
+        "UPDATE keyturn.holds SET confirm = false WHERE source = :source AND confirm",
+        source=source,
+    )
+
+
+def forget_sent(tx: Tx, policy: Policy, batch: int = 5000) -> int:
+    """Remove outgoing messages that were settled long enough ago."""
+    return tx.count(
+        """
+        DELETE FROM keyturn.outbox WHERE id IN (
+            SELECT id FROM keyturn.outbox
+            WHERE state IN ('sent', 'skipped') AND settled_at < :now - :kept
+            LIMIT :batch)
+        """,
+        kept=policy.settled_kept,
+        batch=batch,
+    )

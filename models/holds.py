@@ -1,0 +1,151 @@
+"""Holds: what stops an account or a key, per (source, kind). Lifting one lifts nothing else."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from . import audit, settle
+from .base import Tx
+from .identity import new_id
+from .policy import Policy
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A standing hold, as operators see it."""
+
+    source: str
+    kind: str
+    placed_at: datetime
+    reason: str | None
+
+
+def standing(tx: Tx, *, account_id: UUID | None = None, key_id: UUID | None = None) -> list[Hold]:
+    """The holds that stand on an account or on a key, oldest first."""
+    column, target = ("account_id", account_id) if account_id else ("key_id", key_id)
+    rows = tx.rows(
+        f"""
+        SELECT source, kind, placed_at, reason FROM keyturn.holds
+        WHERE {column} = :target AND placed_at IS NOT NULL AND lifted_at IS NULL
+        ORDER BY placed_at, source, kind
+        """,
+        target=target,
+    )
+    return [Hold(**row) for row in rows]
+
+
+def lock_accounts(tx: Tx, ids: Iterable[UUID]) -> None:
+    """Take the accounts' rows, in order: the first statement of whatever changes their keys."""
+    tx.execute(
+        "SELECT FROM keyturn.accounts WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
+        ids=sorted(set(ids)),
+    )
+
+
+def refresh_accounts(tx: Tx, ids: Sequence[UUID]) -> int:
+    """Set `held` of locked accounts from their holds; those that changed want settling."""
+    changed = tx.count(
+        """
+        UPDATE keyturn.accounts a SET held = h.held, unsettled = true
+        FROM (
+            SELECT account_id, bool_or(placed_at IS NOT NULL AND lifted_at IS NULL) AS held
+            FROM keyturn.holds WHERE account_id = ANY(:ids) GROUP BY account_id
+        ) h
+        WHERE a.id = h.account_id AND a.held <> h.held
+        """,
+        ids=list(ids),
+    )
+    if changed:
+        tx.ring("keys.settle")
+    return changed
+
+
+def place(
+    tx: Tx,
+    *,
+    source: str,
+    kind: str,
+    actor: str,
+    reason: str | None = None,
+    account_id: UUID | None = None,
+    key_id: UUID | None = None,
+    policy: Policy,
+) -> bool:
+    """Place a hold on a locked account, or on a key of one. False where it stood already."""
+    target = "account_id" if account_id else "key_id"
+    placed = tx.count(
+        f"""
+        INSERT INTO keyturn.holds (id, account_id, key_id, source, kind, placed_at, reason)
+        VALUES (:id, :account, :key, :source, :kind, :now, :reason)
+        ON CONFLICT ({target}, source, kind) WHERE {target} IS NOT NULL
+        DO UPDATE SET placed_at = :now, lifted_at = NULL, reason = excluded.reason, confirm = false
+        WHERE keyturn.holds.placed_at IS NULL OR keyturn.holds.lifted_at IS NOT NULL
+        """,
+        id=new_id(),
+        account=account_id,
+        key=key_id,
+        source=source,
+        kind=kind,
+        reason=reason,
+    )
+    if placed:
+        _changed(tx, "placed", f"{source}/{kind}", actor, account_id, key_id, reason, policy)
+    return bool(placed)
+
+
+def lift(
+    tx: Tx,
+    *,
+    source: str,
+    kind: str,
+    actor: str,
+    reason: str | None = None,
+    account_id: UUID | None = None,
+    key_id: UUID | None = None,
+    policy: Policy,
+) -> bool:
+    """Lift one hold of a locked account, or of a key of one. False where none stood."""
+    column, target = ("account_id", account_id) if account_id else ("key_id", key_id)
+    lifted = tx.count(
+        f"""
+        UPDATE keyturn.holds SET lifted_at = :now
+        WHERE {column} = :target AND source = :source AND kind = :kind
+          AND placed_at IS NOT NULL AND lifted_at IS NULL
+        """,
+        target=target,
+        source=source,
+        kind=kind,
+    )
+    if lifted:
+        _changed(tx, "lifted", f"{source}/{kind}", actor, account_id, key_id, reason, policy)
+    return bool(lifted)
+
+
+def _changed(
+    tx: Tx,
+    verb: str,
+    what: str,
+    actor: str,
+    account_id: UUID | None,
+    key_id: UUID | None,
+    reason: str | None,
+    policy: Policy,
+) -> None:
+    why = what if reason is None else f"{what}: {reason}"
+    audit.record(tx, actor, f"hold.{verb}", account_id=account_id, key_id=key_id, why=why)
+    if account_id:
+        refresh_accounts(tx, [account_id])
+    if key_id:
+        tx.execute(
+            """
+            UPDATE keyturn.api_keys k SET held = EXISTS (
+                SELECT FROM keyturn.holds h
+                WHERE h.key_id = k.id AND h.placed_at IS NOT NULL AND h.lifted_at IS NULL
+            ) WHERE id = :key
+            """,
+            key=key_id,
+        )
+        settle.keys(tx, [key_id], actor=actor, why=what, policy=policy)

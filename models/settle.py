@@ -1,0 +1,114 @@
+"""One statement settles: it sets `status` wherever it differs from the truth, with audit and pages.
+
+Cascade, restore, expiry and retirement differ only in which keys they look at.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from .base import Step, Tx
+from .policy import Policy
+from .predicate import STATUS
+
+_SETTLE = """
+WITH due AS (
+    SELECT k.id, k.account_id, k.status AS before, {status} AS after,
+           CASE WHEN a.held THEN 'account_held' ELSE :why END AS why
+    FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
+    WHERE {scope} AND k.status <> {status}
+    {limit}
+    FOR NO KEY UPDATE OF k {skip}
+), changed AS (
+    UPDATE keyturn.api_keys k SET status = due.after, version = k.version + 1
+    FROM due WHERE k.id = due.id
+    RETURNING k.id, k.account_id, k.version, due.before, due.after, due.why
+), audited AS (
+    INSERT INTO keyturn.audit
+        (at, actor, action, account_id, key_id, version, before, after, why)
+    SELECT :now, :actor, 'key.' || {verb}, account_id, id, version, before, after,
+           CASE after WHEN 'expired' THEN 'validity_ended' WHEN 'active' THEN NULL ELSE why END
+    FROM changed
+), numbered AS (
+    SELECT id, account_id, after,
+           (row_number() OVER (PARTITION BY account_id, after ORDER BY id) - 1) / :page AS page
+    FROM changed
+), paged AS (
+    INSERT INTO keyturn.outbox
+        (id, channel, kind, priority, account_id, payload, created_at, due_at)
+    SELECT gen_random_uuid(), 'events', 'key.' || {verb}, 5, account_id,
+           jsonb_build_object('account_id', account_id, 'key_ids', jsonb_agg(id ORDER BY id)),
+           :now, :now
+    FROM numbered GROUP BY account_id, after, page
+)
+SELECT count(*) FROM changed
+"""
+_VERB = """
+    CASE after WHEN 'active' THEN 'enabled' WHEN 'retired' THEN 'rotated' ELSE after END
+"""
+
+
+def _settle(scope: str, limit: str = "", skip: str = "") -> str:
+    return _SETTLE.format(scope=scope, limit=limit, skip=skip, status=STATUS, verb=_VERB)
+
+
+_KEYS = _settle("k.id = ANY(:ids)")
+_ACCOUNTS = _settle(
+    # Only these two statuses can differ because of an account's hold: found by index, so that
+    # each batch of a large cascade does not read again what the batches before it settled.
+    "k.account_id = ANY(:ids) AND k.status = CASE WHEN a.held THEN 'active' ELSE 'disabled' END",
+    limit="LIMIT :batch",
+)
+_DUE = _settle(
+    "k.expires_at <= :now AND k.status NOT IN ('expired', 'deleted')",
+    limit="ORDER BY k.expires_at LIMIT :batch",
+    skip="SKIP LOCKED",
+)
+
+
+def keys(tx: Tx, ids: Sequence[UUID], *, actor: str, why: str | None, policy: Policy) -> int:
+    """Settle some keys in the transaction that changed them; their accounts are locked already."""
+    return _run(tx, _KEYS, policy, ids=list(ids), actor=actor, why=why)
+
+
+def accounts(tx: Tx, policy: Policy, *, account_id: UUID | None = None) -> Step:
+    """Settle one batch of keys of accounts whose hold changed.
+
+    The accounts' rows are locked first, so that what is written is the present truth: a cascade
+    that resumes after a re-enable does no harm. An account is finished when a plain look at its
+    keys, under that lock, finds none that differs.
+    """
+    only = "" if account_id is None else "AND id = :account"
+    claimed = tx.execute(
+        f"""
+        SELECT id FROM keyturn.accounts WHERE unsettled {only}
+        ORDER BY id LIMIT 500 FOR NO KEY UPDATE {"SKIP LOCKED" if account_id is None else ""}
+        """,
+        **({} if account_id is None else {"account": account_id}),
+    )
+    ids = list(claimed.scalars())
+    if not ids:
+        return Step(0, finished=True)
+    batch = policy.settle_batch
+    changed = _run(tx, _ACCOUNTS, policy, ids=ids, actor="keyturn", why="key_held", batch=batch)
+    if changed < batch:
+        tx.execute("UPDATE keyturn.accounts SET unsettled = false WHERE id = ANY(:ids)", ids=ids)
+    return Step(changed, finished=False)
+
+
+def due(tx: Tx, policy: Policy) -> Step:
+    """Settle one batch of keys whose validity has ended, by time; locked ones wait for the next."""
+    changed = _run(tx, _DUE, policy, actor="keyturn", why=None, batch=policy.settle_batch)
+    return Step(changed, finished=changed < policy.settle_batch)
+
+
+def _run(tx: Tx, sql: str, policy: Policy, **params: object) -> int:
+    changed: int = tx.scalar(sql, page=policy.page_keys, **params)
+    if changed:
+        tx.ring("outbox.deliver")
+    return changed
+
+
+def count_active(tx: Tx) -> int:
+    """How many keys are active: a count over all of them, for rare use."""
+    active: int = tx.scalar("SELECT count(*) FROM keyturn.api_keys WHERE status = 'active'")
+    return active

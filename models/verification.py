@@ -1,0 +1,140 @@
+"""`verify`: one SELECT answers whether a key works and why not; its use is recorded behind it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from .base import Database
+from .key_text import Peppers, digests, parse
+from .predicate import WORKS
+from .recording import Use
+
+_SQL = f"""
+    SELECT k.id, k.account_id, a.email, k.role, r.permissions, k.expires_at, k.allowed_ips,
+           {{now}} AS now, ({WORKS.replace(":now", "{now}")}) AS works,
+           CASE WHEN k.deleted_at IS NOT NULL THEN 'deleted'
+                WHEN {{now}} >= k.expires_at THEN 'expired'
+                WHEN a.held THEN 'account_held'
+                WHEN k.status = 'retired' THEN 'retired'
+                ELSE 'key_held' END AS reason
+    FROM keyturn.api_keys k
+    JOIN keyturn.accounts a ON a.id = k.account_id
+    JOIN keyturn.roles r ON r.name = k.role
+    WHERE k.digest {{match}}
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a key may be used now, whose it is and what it may do, or the reason why not.
+
+    `reason` is None where `valid`; otherwise one of REASONS. Of a key that is not known nothing
+    else is said. `expires_at` is UTC.
+    """
+
+    valid: bool
+    reason: str | None = None
+    key_id: UUID | None = None
+    account_id: UUID | None = None
+    account: str | None = None
+    role: str | None = None
+    permissions: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return self.valid
+
+
+REASONS = {
+    "malformed": "this is not a key's text: it is cut short, mistyped or something else",
+    "unknown": "no key has this text",
+    "deleted": "the key was deleted",
+    "expired": "the key's validity has ended",
+    "account_held": "the account is disabled",
+    "key_held": "the key is disabled",
+    "retired": "the key was replaced by its successor",
+    "ip_not_allowed": "the key may not be used from this address",
+}
+"""Every reason that `verify` gives, and what it means."""
+
+
+class Verifier:
+    """Answers `verify` from a pool of its own, whose connections commit by themselves.
+
+    There is no ping before use, which would double the round trips: a connection that turns out to
+    be dead is replaced and the question asked once more, which is harmless as nothing is written.
+    """
+
+    def __init__(self, database: Database, peppers: Peppers) -> None:
+        self._peppers = peppers
+        self._clock = database.clock
+        self._engine = database.autocommit_engine()
+        self._only_pepper = len(peppers.versions) == 1
+        self._sql = _SQL.format(
+            now="%(now)s::timestamptz" if self._clock else "now()",
+            match="= %(digest)s" if self._only_pepper else "= ANY(%(digest)s)",
+        )
+
+    def verify(self, text: object, ip: str | None = None) -> tuple[Verdict, Use | None]:
+        """The answer, and the use to record where the key works. Takes no lock.
+
+        Raises what the driver raises where the database does not answer: the caller must not take
+        that for a yes.
+        """
+        parsed = parse(text)
+        if parsed is None:
+            return Verdict(False, "malformed"), None
+        found = digests(parsed.secret.reveal(), self._peppers)
+        row = self._select(found[0] if self._only_pepper else found)
+        if row is None:
+            return Verdict(False, "unknown"), None
+        key_id, account_id, email, role, permissions, expires_at, allowed, now, works, why = row
+        reason = None if works else why
+        if works and allowed and not _allows(allowed, ip):
+            reason = "ip_not_allowed"
+        verdict = Verdict(
+            reason is None, reason, key_id, account_id, email, role, tuple(permissions), expires_at
+        )
+        return verdict, Use(key_id, now, ip) if reason is None else None
+
+    def close(self) -> None:
+        """Give the pool's connections back."""
+        self._engine.dispose()
+
+    def _select(self, digest: bytes | list[bytes]) -> Any:
+        params: dict[str, object] = {"digest": digest}
+        if self._clock:
+            params["now"] = self._clock()
+        try:
+            return self._fetch(params)
+        except psycopg.OperationalError:
+            return self._fetch(params)
+
+    def _fetch(self, params: dict[str, object]) -> Any:
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(self._sql, params)
+            return cursor.fetchone()
+        except psycopg.OperationalError:
+            connection.invalidate()
+            raise
+        finally:
+            connection.close()
+
+
+def _allows(allowed: Iterable[str], ip: str | None) -> bool:
+    """Whether an address is in one of the networks; a key with a list needs an address."""
+    if ip is None:
+        return False
+    try:
+        address = ip_address(ip.strip())
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in ip_network(network) for network in allowed)
