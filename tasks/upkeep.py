@@ -1,0 +1,34 @@
+"""What keeps the rest going: lost rings are rung again, old rows leave."""
+
+from collections.abc import Callable
+from functools import partial
+
+from models import deletions, inbox, schedule_runs
+from models.base import Step, Tx
+from models.policy import Policy
+
+from .runtime import Runtime, flow
+
+Forget = Callable[[Tx, Policy], int]
+
+
+@flow("upkeep.ring_due")
+def ring_due(run: Runtime) -> int:
+    """Ring for every flow whose time has come: what a lost ring announced is found by that."""
+    due = run.database.run(lambda tx: schedule_runs.due(tx, run.schedule))
+    run.ring(due)
+    return len(due)
+
+
+@flow("upkeep.retention", destructive=True)
+def retention(run: Runtime) -> int:
+    """Remove rows that have served their time."""
+
+    def batch(forget: Forget) -> Step:
+        removed = run.database.run(lambda tx: forget(tx, run.policy))
+        return Step(removed, finished=removed == 0)
+
+    return sum(
+        run.until_finished(partial(batch, forget), "upkeep.retention")
+        for forget in (inbox.forget, deletions.forget_sent)
+    )
