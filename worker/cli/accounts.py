@@ -1,0 +1,196 @@
+"""`keyturn accounts`: who owns keys, how producers name them, and what holds them."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from models.accounts import Account
+from models.events import Subject
+from models.holds import Hold
+from models.operator import Operator
+from worker.cli import key_views, output, session, times
+from worker.cli.asking import DryRun, Yes, agreed
+from worker.cli.output import Json
+from worker.settings import Settings
+
+app = typer.Typer(
+    name="accounts", no_args_is_help=True, callback=output.group, help="Accounts, which own keys."
+)
+
+KEYS_LOOKED_AT = 10_000
+"""Keys whose last use is looked at before an account is disabled: the newest ones."""
+
+AccountName = Annotated[
+    str, typer.Argument(metavar="ACCOUNT", help="An account's e-mail address or id.")
+]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for the audit.")]
+
+
+@app.command()
+def create(
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Its e-mail address.")],
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="What it may do, and its keys at most.")
+    ],
+    name: Annotated[str, typer.Option(metavar="TEXT", help="What people call it.")] = "",
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE:VALUE", help="Its id at a producer of events; may be repeated."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Add an account. Events that waited for it are applied at once."""
+    settings = session.settings()
+    subjects = [_subject(settings, one, "--identity") for one in identity or ()]
+    with session.operator(settings) as client:
+        account = client.create_account(email, role, name=name, identities=subjects)
+        _show(client, account, json)
+
+
+@app.command()
+def link(
+    account: AccountName,
+    identity: Annotated[
+        str, typer.Argument(metavar="SOURCE:VALUE", help="Its id at a producer of events.")
+    ],
+    json: Json = False,
+) -> None:
+    """Let a producer's id name an account from now on."""
+    settings = session.settings()
+    subject = _subject(settings, identity, "SOURCE:VALUE")
+    with session.operator(settings) as client:
+        client.link_account(account, subject)
+        _show(client, client.account(account), json)
+
+
+def _subject(settings: Settings, text: str, hint: str) -> Subject:
+    source, colon, value = text.partition(":")
+    if not colon or not value:
+        raise typer.BadParameter("write SOURCE:VALUE, like okta:00u1abcd", param_hint=hint)
+    if source not in settings.sources:
+        known = ", ".join(settings.sources)
+        raise typer.BadParameter(f"no source {source!r}; choose one of: {known}", param_hint=hint)
+    try:
+        return Subject(format="opaque", issuer=source, value=value)
+    except ValueError:
+        raise typer.BadParameter("the value is too long for an id", param_hint=hint) from None
+
+
+@app.command("list")
+def list_accounts(
+    held: Annotated[
+        bool | None, typer.Option("--held/--not-held", help="Only those (not) stopped by a hold.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
+    json: Json = False,
+) -> None:
+    """List accounts by e-mail address."""
+    with session.operator() as client:
+        found = client.accounts(held=held, limit=limit)
+    rows = [(one.email, one.name, one.role, one.keys, _state(one)) for one in found]
+    headings = ("EMAIL", "NAME", "ROLE", "ACTIVE KEYS", "STATE")
+    output.answer(json, found, output.Table(headings, rows, empty="No accounts."))
+
+
+def _state(account: Account) -> str:
+    return "held" if account.held else "active"
+
+
+@app.command()
+def show(account: AccountName, json: Json = False) -> None:
+    """Show one account, how producers name it, and what holds it."""
+    with session.operator() as client:
+        _show(client, client.account(account), json)
+
+
+def _show(client: Operator, account: Account, json: bool) -> None:
+    identities = client.identities(account.id)
+    holds = client.holds_of(account_id=account.id)
+    names = [": ".join(filter(None, (one.format, one.issuer, one.value))) for one in identities]
+    facts = output.facts(
+        id=account.id,
+        email=account.email,
+        name=account.name,
+        role=account.role,
+        state=_state(account),
+        active_keys=account.keys,
+        created=account.created_at,
+        known_as=names,
+    )
+    document = {**output.plain(account), "identities": identities, "holds": holds}
+    output.answer(json, document, facts, *key_views.hold_lines(holds, account.email))
+
+
+@app.command()
+def disable(
+    account: AccountName,
+    reason: Reason = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Stop all keys of an account until it is enabled again; asks before."""
+    with session.operator() as client:
+        found = client.account(account)
+        used = _last_use(client, found)
+        plan = [
+            f"Disable {found.email} ({found.id}): active keys that stop at once: {found.keys}.",
+            f"Its keys were last used: {times.ago(used)}.",
+        ]
+        would = {"action": "disable", "account": found, "keys": found.keys, "last_used_at": used}
+        if agreed("Disable it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+            changed = client.disable_account(account, reason)
+            done = "is disabled" if changed else "was disabled by an operator before"
+            _tell(client, found, changed, f"{found.email} {done}.", json)
+
+
+def _last_use(client: Operator, account: Account) -> datetime | None:
+    keys = client.keys(account=str(account.id), status="active", limit=KEYS_LOOKED_AT)
+    return max((key.last_used_at for key in keys if key.last_used_at), default=None)
+
+
+@app.command()
+def enable(
+    account: AccountName,
+    reason: Reason = None,
+    source: Annotated[
+        str, typer.Option(metavar="SOURCE", help="Who placed the hold.")
+    ] = "operator",
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="What kind of hold it is.")
+    ] = "disabled",
+    json: Json = False,
+) -> None:
+    """Lift one hold of an account, and nothing else.
+
+    It is that of `accounts disable`, unless another one is named. Says which others still stand.
+    """
+    with session.operator() as client:
+        found = client.account(account)
+        changed = client.enable_account(account, reason, source=source, kind=kind)
+        done = "is no longer" if changed else "was not"
+        first = f"{found.email} {done} held by {source}/{kind}."
+        _tell(client, found, changed, first, json, mend=True)
+
+
+def _tell(
+    client: Operator, account: Account, changed: bool, done: str, json: bool, mend: bool = False
+) -> None:
+    left = client.holds_of(account_id=account.id)
+    document = {
+        "id": account.id,
+        "email": account.email,
+        "changed": changed,
+        "held": bool(left),
+        "holds": left,
+    }
+    mends = [_mend(account, hold) for hold in left] if mend else []
+    output.answer(json, document, done, *key_views.hold_lines(left, "It"), *mends)
+
+
+def _mend(account: Account, hold: Hold) -> str:
+    named = f"--source {hold.source} --kind {hold.kind}"
+    return f"To lift it: keyturn accounts enable {account.email} {named}"

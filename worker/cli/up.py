@@ -1,0 +1,83 @@
+"""`keyturn up`: everything in the foreground, with embedded servers where none are set."""
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import typer
+
+from models.errors import Misconfigured
+from worker.embedded import EmbeddedFailed, Home
+from worker.embedded.supervisor import Supervisor
+from worker.settings import Settings, load_settings
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ACCOUNT: Final = "ada@example.com"
+
+
+def up() -> None:
+    """Run Keyturn in the foreground; Ctrl-C stops it.
+
+    PostgreSQL and Valkey are started too, unless KEYTURN_DATABASE_URL and KEYTURN_BROKER_URL name
+    servers of your own.
+    """
+    try:
+        supervisor = Supervisor(load_settings(), _warn)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            supervisor.stopping.set()
+
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+        supervisor.run(_welcome)
+    except (Misconfigured, EmbeddedFailed) as error:
+        _warn(str(error))
+        raise typer.Exit(1) from None
+    print("Keyturn has stopped", flush=True)
+
+
+def _warn(message: str) -> None:
+    print(f"keyturn: {message}", file=sys.stderr, flush=True)
+
+
+def _welcome(home: Home, settings: Settings) -> None:
+    keyturn = _typed(Path(sys.executable).with_name("keyturn"))
+    create = "--role member --validity 30 --time-unit day"
+    lines = [
+        "Keyturn is ready",
+        f"Its data is in {home.path}, its logs in {home.path / 'log'}",
+        "",
+        "Try, in another terminal: an account, a key of it, the account disabled, the key dead.",
+        "",
+        f"  $ {keyturn} accounts create {_ACCOUNT} --role member",
+        f"  $ {keyturn} keys create first --user {_ACCOUNT} {create}",
+        f"  $ {keyturn} events send account.disabled {_ACCOUNT}",
+        *_raw_event(settings),
+        f"  $ {keyturn} keys list --account {_ACCOUNT}",
+        "",
+        "Ctrl-C stops everything.",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _raw_event(settings: Settings) -> list[str]:
+    try:
+        url = settings.stream_url
+    except Misconfigured:
+        return []  # a broker without streams
+    command = f"XADD keyturn:in * type account.disabled account {_ACCOUNT}"
+    return [f"      (the same by any Redis client: {command}", f"      at {url})"]
+
+
+def _typed(program: Path) -> str:
+    """A program as one types it here."""
+    below = os.path.relpath(program)
+    return shlex.quote(str(program) if below.startswith("..") else below)
+
+
+if __name__ == "__main__":
+    typer.run(up)

@@ -1,0 +1,172 @@
+"""From a producer's raw message to committed inbox rows, whatever the transport."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from models import inbox
+from models.base import Database, Tx, is_server_trouble
+from models.errors import Refused
+from models.inbox import Received, Rejection, Source
+from models.operator import Operator
+from worker.intake.providers import Unreadable, native, parse
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+Fields = Mapping[bytes, bytes]
+
+
+def source(settings: Settings, name: str) -> Source:
+    """A source by its name in the settings; Refused as `source_unknown`."""
+    found = settings.sources.get(name)
+    if found is None:
+        names = ", ".join(settings.sources)
+        raise Refused("source_unknown", f"no source {name!r} in the settings; they name: {names}")
+    return Source(name, found.provider, found.trust)
+
+
+def read(
+    provider: str, delivery_id: str, headers: Mapping[str, str], body: bytes
+) -> list[Received]:
+    """The members of one message, each an event or the reason why it could not be read."""
+    try:
+        results = parse(provider, headers, body)
+    except Unreadable as error:
+        results = [error]
+    except Exception as error:  # an adapter's own fault must not stop what comes behind
+        log.error("alarm", alarm="adapter_failed", provider=provider, error=type(error).__name__)
+        results = [Unreadable("adapter_failed", "this message could not be read; please report it")]
+    only = len(results) == 1
+    return [
+        Received(
+            delivery_id if only else f"{delivery_id}/{number}",
+            Rejection(one.code, one.message) if isinstance(one, Unreadable) else one,
+            headers,
+            (one.member or body) if isinstance(one, Unreadable) else b"",
+        )
+        for number, one in enumerate(results)
+    ]
+
+
+def read_entry(provider: str, entry_id: str, fields: Fields) -> list[Received]:
+    """The members of one stream entry.
+
+    The message is the field `body` (with `headers`, a JSON object, beside it), or the only field
+    there is. A native event may also be written as fields of its own.
+    """
+    if provider == "native" and b"type" in fields:
+        return _read_fields(entry_id, fields)
+    body = fields.get(b"body")
+    if body is None and len(fields) == 1:
+        body = next(iter(fields.values()))
+    if body is None:
+        return [_no_body(entry_id, fields)]
+    return read(provider, entry_id, _headers(fields.get(b"headers")), body)
+
+
+def _read_fields(entry_id: str, fields: Fields) -> list[Received]:
+    kept = json.dumps({_text(name): _text(value) for name, value in fields.items()}).encode()
+    try:
+        [result] = native.from_fields(fields)
+    except Unreadable as error:
+        result = error
+    content = Rejection(result.code, result.message) if isinstance(result, Unreadable) else result
+    return [Received(entry_id, content, {}, kept)]
+
+
+def _no_body(entry_id: str, fields: Fields) -> Received:
+    kept = json.dumps({_text(name): _text(value) for name, value in fields.items()}).encode()
+    why = Rejection("no_body", "the entry has no field `body`: XADD STREAM * body '{...}'")
+    return Received(entry_id, why, {}, kept)
+
+
+def _headers(raw: bytes | None) -> dict[str, str]:
+    try:
+        found = json.loads(raw or b"{}")
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {_clean(str(name).lower()): _clean(str(value)) for name, value in found.items()}
+
+
+def _text(raw: bytes) -> str:
+    return _clean(raw.decode("utf-8", "replace"))
+
+
+def _clean(text: str) -> str:
+    """What PostgreSQL's JSON can hold: no NUL, no lone surrogate."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def accept(database: Database, source: Source, received: Sequence[Received]) -> Counter[str]:
+    """Commit a batch of members; where that fails, in halves, down to the one at fault.
+
+    A member that cannot be stored alone is stored as rejected, with its message. Raises only what
+    the server failed at: the transport must then keep the messages.
+    """
+    try:
+        return database.run(lambda tx: inbox.accept(tx, source, received))
+    except Exception as error:
+        if is_server_trouble(error):
+            raise
+        if len(received) > 1:
+            middle = len(received) // 2
+            first = accept(database, source, received[:middle])
+            return first + accept(database, source, received[middle:])
+        log.error("alarm", alarm="event_not_stored", error=type(error).__name__)
+        [one] = received
+        if isinstance(one.content, Rejection):
+            raise
+        why = Rejection("not_stored", f"{type(error).__name__} while it was stored")
+        return accept(database, source, [Received(one.delivery_id, why, {}, one.body)])
+
+
+def accept_task(
+    database: Database,
+    settings: Settings,
+    message_id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Counter[str]:
+    """Store the event of an `account.event` task: one JSON object, or its members as keywords.
+
+    The source is `native`. On Redis a producer's message can be lost before it gets here.
+    """
+    event = args[0] if len(args) == 1 and not kwargs else dict(kwargs) if not args else list(args)
+    counts = accept(
+        database,
+        source(settings, "native"),
+        read("native", f"task:{message_id}", {}, json.dumps(event).encode()),
+    )
+    log.info("intake", transport="task", source="native", **counts)
+    return counts
+
+
+def replay(operator: Operator, settings: Settings, event_id: int) -> list[str]:
+    """Look at a finished or stuck event again; returns the states in which it starts anew.
+
+    A rejected message is read again by its source's provider; what is still unreadable is Refused
+    with the reason. A parked or waiting event is applied by the rules as they stand now.
+    """
+    database = operator.database
+    event = operator.event(event_id)
+    if event.state != "rejected":
+        database.run(lambda tx: inbox.requeue(tx, event_id))
+        return ["received"]
+    headers, body = database.run(lambda tx: inbox.stored_message(tx, event_id))
+    found = read(event.provider, f"replay:{event_id}", headers, body)
+    for one in found:
+        if isinstance(one.content, Rejection):
+            raise Refused(one.content.code, f"still unreadable: {one.content.message}")
+
+    def write(tx: Tx) -> list[str]:
+        counts = inbox.accept(tx, source(settings, event.source), found)
+        inbox.replaced(tx, event_id, actor=operator.actor)
+        return sorted(counts.elements())
+
+    return database.run(write)

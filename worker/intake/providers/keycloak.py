@@ -1,0 +1,121 @@
+"""Keycloak admin events, as its REST interface and the plugins for RabbitMQ and NATS send them.
+
+The account is the id in `resourcePath`, never `authDetails`, which names the administrator. An
+UPDATE says how the user stands after some change, so it reports a state. How the user stands is
+in `representation`, a JSON string that is only there where the realm records it ("Include
+representation"); without it an UPDATE is a hint that something may have changed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from models.events import AccountEvent, Action, Certainty, Subject
+
+from . import reading, values
+from .reading import Result, Unreadable
+
+_MEND = "send Keycloak's admin event unchanged"
+_ONE_WORD = re.compile(r"user-(create|update|delete|action)", re.IGNORECASE)
+
+
+def parse(headers: Mapping[str, str], body: bytes) -> list[Result]:
+    """The event of one message, or the events of a page of the REST interface (an array)."""
+    message = reading.json_value(body)
+    if isinstance(message, list):
+        return reading.each(message, _admin_event)
+    return _admin_event(message)
+
+
+def _admin_event(raw: Any) -> list[Result]:
+    event = reading.an_object(raw)
+    raw_type = _type(event)
+    resource, _, operation = raw_type.partition(".")
+    # Zero is what Java programs send for a time that was never set.
+    time = event.get("time") or None
+    user_id, is_part = _user_path(event.get("resourcePath"))
+    if resource != "USER" or event.get("error") or is_part:
+        return [values.without_effect(raw_type, event.get("id"), time)]
+    account = values.needed_text(user_id, "users/{id} in resourcePath", "missing_account", _MEND)
+    user = _representation(event.get("representation"))
+    action, certainty = _effect(operation, user)
+    return [
+        AccountEvent(
+            action=action,
+            certainty=certainty,
+            subject=Subject(format="opaque", value=account, aliases=_aliases(user)),
+            occurred_at=values.instant(time, "time"),
+            event_id=values.text(event.get("id"), "id"),
+            raw_type=raw_type,
+            actor=values.note(values.member(event.get("authDetails"), "userId")),
+        )
+    ]
+
+
+def _type(event: Mapping[str, Any]) -> str:
+    """Resource and operation, as in `USER.UPDATE`.
+
+    Some bridges put both into one word, `user-update`; a user's own events (LOGIN and so on) have
+    a type of their own and no operation.
+    """
+    operation = values.text(event.get("operationType"), "operationType")
+    if operation is None:
+        own_type = values.needed_text(event.get("type"), "operationType", "missing_type", _MEND)
+        match = _ONE_WORD.fullmatch(own_type)
+        return f"USER.{match[1].upper()}" if match else own_type
+    resource = values.needed_text(
+        event.get("resourceType") or event.get("resourceTypeAsString"),
+        "resourceType",
+        "missing_type",
+        _MEND,
+    )
+    return values.needed_text(f"{resource}.{operation}", "operationType", "missing_type", _MEND)
+
+
+def _user_path(path: Any) -> tuple[str | None, bool]:
+    """The user's id in `users/{id}`, whatever stands before it, and whether more stands after it.
+
+    More after it is something of the user's (its roles, groups, password), not the user.
+    """
+    segments = path.split("/") if isinstance(path, str) else []
+    for place, segment in enumerate(segments[:-1]):
+        # A realm may itself be named "users".
+        if segment == "users" and (place == 0 or segments[place - 1] != "realms"):
+            return segments[place + 1], any(segments[place + 2 :])
+    return None, False
+
+
+def _representation(value: Any) -> Mapping[str, Any]:
+    """The user as the event shows it; empty where it is missing or no JSON object."""
+    if isinstance(value, str):
+        try:
+            value = reading.json_value(value.encode("utf-8", "replace"))
+        except Unreadable:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _effect(operation: str, user: Mapping[str, Any]) -> tuple[Action, Certainty]:
+    match operation, user.get("enabled"):
+        case "DELETE", _:
+            return Action.DELETED, Certainty.TRANSITION
+        case "CREATE" | "UPDATE", False:
+            return Action.DISABLED, Certainty.STATE
+        case "UPDATE", True:
+            return Action.ENABLED, Certainty.STATE
+        case "UPDATE", _:
+            # The user was changed and nobody says how: it may have been disabled.
+            return Action.NONE, Certainty.HINT
+        case "CREATE" | "ACTION", _:
+            return Action.NONE, Certainty.TRANSITION
+    raise Unreadable(
+        "unknown_type",
+        f"the operationType {values.quoted(operation)} is unknown; "
+        "replay the event with a version of Keyturn that knows it",
+    )
+
+
+def _aliases(user: Mapping[str, Any]) -> tuple[Subject, ...]:
+    email = values.email_alias(user.get("email"))
+    username = values.email_alias(user.get("username"))
+    return email if email == username else email + username

@@ -1,0 +1,154 @@
+"""Account events from Redis or Valkey streams: read by group, committed, rung for, then acked."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+from redis.typing import KeyT
+
+from models.base import Database, is_server_trouble
+from models.inbox import Source
+from worker.intake.accept import Fields, accept, read_entry
+
+log = structlog.get_logger()
+
+GROUP = "keyturn"
+BATCH = 1000
+BLOCK_MS = 1000
+DEAD_AFTER_MS = 30_000
+"""A consumer that has sat on an entry for this long is taken for dead."""
+LOOK_FOR_DEAD_EVERY = 10.0
+
+Entry = tuple[bytes, Fields | None]
+Read = dict[str, list[Entry]]
+"""Entries by their stream."""
+
+
+class StreamIntake:
+    """Reads the streams of all sources under one consumer name.
+
+    Delivery is at least once: an entry is acked, and removed, after its row has committed. What
+    comes twice has the same entry id, so it is stored once.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        database: Database,
+        sources: Mapping[str, Source],
+        consumer: str,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`sources` by the stream that each writes to; `beat` is called in every round."""
+        self._redis = redis
+        self._database = database
+        self._sources = sources
+        self._consumer = consumer
+        self._beat = beat
+        self._looked_for_dead = 0.0
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Read until `stopped`. Servers that do not answer are waited for; nothing is lost."""
+        pause = 0.1
+        recovering = True
+        while not stopped():
+            try:
+                if recovering:
+                    self._join()
+                    self._read_own()
+                    recovering = False
+                self._beat()
+                self._read_dead()
+                self._read_new()
+                pause = 0.1
+            except Exception as error:
+                recovering = True
+                log.warning("intake_waits", error=type(error).__name__, seconds=pause)
+                if not isinstance(error, RedisError) and not is_server_trouble(error):
+                    log.exception("alarm", alarm="intake_failed")
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    def _join(self) -> None:
+        for stream in self._sources:
+            try:
+                self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    def _read_own(self) -> None:
+        """What this consumer had read before it died, or before a server failed."""
+        for stream in self._sources:
+            after: bytes | str = "0"
+            while entries := self._read({stream: after}).get(stream):
+                self._take(stream, entries)
+                after = entries[-1][0]
+
+    def _read_dead(self) -> None:
+        """What another consumer had read and never finished."""
+        if time.monotonic() - self._looked_for_dead < LOOK_FOR_DEAD_EVERY:
+            return
+        self._looked_for_dead = time.monotonic()
+        for stream in self._sources:
+            start: bytes | str = "0-0"
+            while True:
+                answer = self._redis.xautoclaim(
+                    stream, GROUP, self._consumer, DEAD_AFTER_MS, start, count=BATCH
+                )
+                start, entries = answer[0], answer[1]
+                if entries:
+                    self._take(stream, entries)
+                if start in (b"0-0", "0-0"):
+                    break
+
+    def _read_new(self) -> None:
+        for stream, entries in self._read(dict.fromkeys(self._sources, ">"), BLOCK_MS).items():
+            self._take(stream, entries)
+
+    def _read(self, after: Mapping[str, bytes | str], block: int | None = None) -> Read:
+        streams: dict[KeyT, int | bytes | str | memoryview] = dict(after.items())
+        answer = self._redis.xreadgroup(GROUP, self._consumer, streams, BATCH, block)
+        return {_name(stream): list(_flat(entries)) for stream, entries in _pairs(answer)}
+
+    def _take(self, stream: str, entries: list[Entry]) -> None:
+        source = self._sources[stream]
+        received = [
+            one
+            for entry_id, fields in entries
+            if fields is not None  # removed from the stream after it was read
+            for one in read_entry(source.provider, entry_id.decode(), fields)
+        ]
+        if received:
+            batches = iter(received)
+            while batch := list(islice(batches, BATCH)):
+                counts = accept(self._database, source, batch)
+                log.info("intake", transport="stream", source=source.name, **counts)
+        ids = [entry_id for entry_id, _ in entries]
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.xack(stream, GROUP, *ids)
+        pipeline.xdel(stream, *ids)
+        pipeline.execute()
+
+
+def _pairs(answer: object) -> Iterator[tuple[bytes, list[object]]]:
+    """The streams of an answer, whichever protocol the server speaks."""
+    if isinstance(answer, dict):
+        yield from answer.items()
+    elif isinstance(answer, list):
+        yield from answer
+
+
+def _flat(entries: list[object]) -> Iterator[Entry]:
+    for entry in entries:
+        if isinstance(entry, list):  # RESP3 wraps a stream's entries once more
+            yield from _flat(entry)
+        else:
+            yield entry  # type: ignore[misc]
+
+
+def _name(stream: bytes | str) -> str:
+    return stream.decode() if isinstance(stream, bytes) else stream

@@ -1,0 +1,117 @@
+"""Says what is wrong with the settings, all at once: where, why, and how to mend it."""
+
+import difflib
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsError
+
+from models.errors import Misconfigured
+from worker.setting_fields import PREFIX
+from worker.setting_tables import RoleTable, Source
+
+T = TypeVar("T", bound=BaseSettings)
+TABLES: Final[Mapping[str, type[BaseModel]]] = {"sources": Source, "roles": RoleTable}
+
+
+def setting_names(settings: type[BaseSettings]) -> list[str]:
+    """The names of all settings, as `keyturn.toml` has them."""
+    return [field.alias or name for name, field in settings.model_fields.items()]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was set, and where: in `variables` (upper case), or in the `file` at `path`."""
+
+    variables: Mapping[str, str]
+    file: Mapping[str, object]
+    path: Path
+    names: Collection[str]
+
+    def place(self, name: str, inner: Sequence[str]) -> str:
+        """Where the reader finds the setting to correct."""
+        variable = PREFIX + name.upper()
+        if name not in TABLES and (variable in self.variables or name not in self.file):
+            return variable
+        if name in TABLES and inner:
+            name = " ".join([f"[{name}.{inner[0]}]", *inner[1:]])
+        return f"{self.path.name}: {name}"
+
+
+def checked(settings: type[T], path: Path, environ: Mapping[str, str]) -> T:
+    """The settings from the environment, which is `environ`, and from the file at `path`.
+
+    Raises Misconfigured with one line for each fault. No line shows the value of a setting that
+    may hold a password.
+    """
+    variables = {name.upper(): value for name, value in environ.items()}
+    file, faults = _read(path, named=bool(variables.get(f"{PREFIX}CONFIG", "").strip()))
+    given = Given(variables, file, path, setting_names(settings))
+    faults += _variable_faults(given)
+    try:
+        made = settings()
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        faults += [line for line in (_line(detail, given) for detail in details) if line]
+    except (SettingsError, tomllib.TOMLDecodeError, OSError, UnicodeError):
+        pass  # is among the faults already
+    else:
+        if not faults:
+            return made
+    count = "a setting is wrong" if len(faults) == 1 else f"{len(faults)} settings are wrong"
+    raise Misconfigured("\n".join([f"{count}:", *(f"  {fault}" for fault in faults)])) from None
+
+
+def _read(path: Path, *, named: bool) -> tuple[Mapping[str, object], list[str]]:
+    try:
+        return tomllib.loads(path.read_text("utf-8")), []
+    except FileNotFoundError:
+        fault = f"{PREFIX}CONFIG: there is no file {path}; correct the path, or unset it"
+        return {}, [fault] if named else []
+    except tomllib.TOMLDecodeError as error:
+        return {}, [f"{path}: is not TOML ({error}); correct that line"]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return {}, [f"{path}: cannot be read ({reason}); make it a text file that Keyturn may read"]
+
+
+def _variable_faults(given: Given) -> Iterator[str]:
+    known = {"config", *given.names} - set(TABLES)
+    for variable, value in sorted(given.variables.items()):
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in TABLES:
+            yield f"{variable}: write [{name}.NAME] in keyturn.toml instead, and unset it"
+        elif name not in known:
+            yield f"{variable}: there is no such setting; {_nearest(name, known, PREFIX)}"
+        elif not value.strip():
+            yield f"{variable}: is set but empty; give it a value, or unset it"
+
+
+def _line(detail: ErrorDetails, given: Given) -> str | None:
+    name, *inner = [str(part) for part in detail["loc"] if part != "[key]"] or [""]
+    variable = PREFIX + name.upper()
+    if variable in given.variables and (name in TABLES or not given.variables[variable].strip()):
+        return None  # said already
+    where = given.place(name, inner)
+    if detail["type"] == "extra_forbidden":
+        known = TABLES[name].model_fields if name in TABLES else given.names
+        return f"{where}: there is no such setting; {_nearest([name, *inner][-1], known)}"
+    if detail["type"] == "missing":
+        return f"{where}: is missing; add it"
+    fault = detail.get("ctx", {}).get("error")
+    message = str(fault) if fault is not None else detail["msg"][:1].lower() + detail["msg"][1:]
+    return f"{where}: {message}"
+
+
+def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    if not close:
+        return "docs/configuration.md lists them all"
+    return f"did you mean {prefix + close[0].upper() if prefix else close[0]}?"
