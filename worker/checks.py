@@ -3,51 +3,42 @@
 import sys
 from urllib.parse import urlsplit
 
-import structlog
-from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from models import migrations
+from models import schema_version
 from models.errors import Misconfigured
+from models.schema_version import WrongSchema
 from worker import setup
 from worker.setting_types import REDIS_SCHEMES
 from worker.settings import Settings
-from worker.streams import connect
 
-log = structlog.get_logger()
-
-
-class WrongSchema(Misconfigured):
-    """The database's schema is older or newer than this code."""
+__all__ = ["WrongSchema", "eviction", "schema", "worker"]
 
 
 def schema(settings: Settings) -> None:
     """Refuse a database whose schema is not this code's own, before anything is written."""
     engine = create_engine(settings.database_url, poolclass=NullPool, hide_parameters=True)
     with engine.connect() as connection:
-        found = migrations.current(connection)
-    if found == migrations.head():
-        return
-    if found is None:
-        raise WrongSchema("the database has no schema yet: run `keyturn migrate`")
-    newer = found > migrations.head()
-    mend = "upgrade Keyturn" if newer else "run `keyturn migrate`"
-    raise WrongSchema(
-        f"the database's schema is {found}, this Keyturn is written for {migrations.head()}: {mend}"
-    )
+        schema_version.check(connection)
 
 
 def eviction(url: str) -> None:
     """Refuse a Redis that may throw away queues when its memory is full."""
     if urlsplit(url).scheme not in REDIS_SCHEMES:
         return
+    import structlog
+    from redis.exceptions import ConnectionError as NoConnection
+    from redis.exceptions import RedisError
+
+    from worker.streams import connect
+
     try:
         policy = connect(url).config_get("maxmemory-policy").get("maxmemory-policy")
     except NoConnection:
         return  # not up yet: the worker itself waits for it
     except RedisError:
+        log = structlog.get_logger()
         log.warning("eviction_unknown", why="the broker does not show its maxmemory-policy")
         return
     if policy != "noeviction":
@@ -59,10 +50,12 @@ def eviction(url: str) -> None:
 
 def worker(settings: Settings) -> None:
     """All that a worker needs; ends the process with one line where something is wrong."""
+    import structlog
+
     try:
         schema(settings)
         eviction(settings.broker_url)
         setup.keyring(settings)
     except Misconfigured as error:
-        log.error("refused_to_start", why=str(error))
+        structlog.get_logger().error("refused_to_start", why=str(error))
         sys.exit(1)

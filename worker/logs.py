@@ -32,6 +32,7 @@ _QUIET: Final = {
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
     "sqlalchemy": logging.WARNING,
+    "alembic": logging.WARNING,
     "kombu": logging.WARNING,
     "amqp": logging.WARNING,
 }

@@ -1,23 +1,26 @@
 """What every process of Keyturn is put together from."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from models import migrations, roles
+from models import roles
 from models.base import Database
 from models.keyring import Keyring
 from models.operator import Operator
-from tasks.clock import ClockGuard
-from tasks.runtime import Runtime
 from worker.bell import Bell
 from worker.schedule import schedule
 from worker.setting_types import REDIS_SCHEMES
 from worker.settings import Settings
 
+if TYPE_CHECKING:
+    from tasks import Runtime
+
 
 def prepare(settings: Settings) -> None:
     """Bring the database to this code's schema and its roles to what the settings say."""
+    from models import migrations  # Alembic is slow to import: most commands do without it
+
     migrations.upgrade(settings.database_url)
     database = Database(settings.database_url, pool_size=0)
     database.run(lambda tx: roles.sync(tx, settings.roles))
@@ -29,20 +32,24 @@ def keyring(settings: Settings) -> Keyring:
     return Keyring(settings.peppers(), settings.sealer())
 
 
-def database(settings: Settings, *, pool_size: int) -> Database:
+def database(settings: Settings, *, pool_size: int, name: str) -> Database:
     """The database, with a doorbell on the broker. Connects at the first use."""
     timeout = int(settings.statement_timeout.total_seconds() * 1000)
-    made = Database(settings.database_url, pool_size=pool_size, statement_timeout_ms=timeout)
+    made = Database(
+        settings.database_url, pool_size=pool_size, statement_timeout_ms=timeout, name=name
+    )
     made.on_commit = Bell(made, _Publisher(settings))
     return made
 
 
-def runtime(settings: Settings) -> Runtime:
+def runtime(settings: Settings) -> "Runtime":
     """What tasks are given, for a worker of `settings.concurrency` threads."""
+    from tasks import Runtime
+    from tasks.clock import ClockGuard
     from worker.channels import make_channels
 
     return Runtime(
-        database=database(settings, pool_size=settings.concurrency + 1),
+        database=database(settings, pool_size=settings.concurrency + 1, name="keyturn worker"),
         policy=settings.policy(),
         keyring=keyring(settings),
         channels=make_channels(settings),

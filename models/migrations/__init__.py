@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -43,22 +44,18 @@ def upgrade(database_url: str, revision: str = "head") -> None:
         command.upgrade(_config(connection), revision)
 
 
-def current(connection: Connection) -> str | None:
-    """The revision that the database is at, or None before the first `keyturn migrate`."""
-    options = {"version_table_schema": SCHEMA}
-    return MigrationContext.configure(connection, opts=options).get_current_revision()
-
-
-def differences(connection: Connection) -> list[object]:
+def differences(database_url: str) -> list[object]:
     """What a new migration would change: empty where the tables and the migrations agree."""
-    from alembic.autogenerate import compare_metadata
-
-    context = MigrationContext.configure(
-        connection,
-        opts={
-            "version_table_schema": SCHEMA,
-            "include_schemas": True,
-            "include_name": lambda name, kind, parents: kind != "schema" or name == SCHEMA,
-        },
+    # Alembic leaves out a schema that the search path begins with, as ours does for a user
+    # named keyturn.
+    engine = create_engine(
+        database_url, poolclass=NullPool, connect_args={"options": "-c search_path=public"}
     )
-    return list(compare_metadata(context, Base.metadata))
+    options = {
+        "include_schemas": True,
+        "include_name": lambda name, kind, parents: kind != "schema" or name == SCHEMA,
+        "version_table_schema": SCHEMA,
+    }
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts=options)
+        return list(compare_metadata(context, Base.metadata))
