@@ -169,8 +169,8 @@ class Notice:
     outbox_id: UUID | None
 
 
-def plan(tx: Tx, policy: Policy, after: Cursor | None = None) -> Page:
-    """Write down the notices that are due of one page of keys; begin with no `after`.
+def plan(tx: Tx, policy: Policy, after: Cursor | None) -> Page:
+    """Write down the notices that are due of one page of keys; begin with `after` None.
 
     Pages go by the keys' ends: first those that have ended of late, then those that end within the
     largest threshold. Only the most urgent threshold of a key is `planned`, larger ones are

@@ -38,7 +38,6 @@ BLOCKED = {
     " is no longer needed",
     "successor_not_working": "the new key does not work at present",
     "successor_ends_first": "the new key ends before the old one",
-    "step_failed": "a step failed inside Keyturn; the log of the worker says why",
 }
 """Why a rotation waits for a person, by its `blocked_reason`."""
 
@@ -97,10 +96,10 @@ def one(tx: Tx, rotation_id: UUID) -> Rotation:
 def bring_up_to_date(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
     """Carry out every step that is due, and note when the next one will be."""
     for _ in range(_MOST_STEPS):
-        step = decide(rotation, policy, tx.now())
-        if not take(tx, rotation, step, actor=SYSTEM, policy=policy):
-            break
+        moved = take(tx, rotation, decide(rotation, policy, tx.now()), actor=SYSTEM, policy=policy)
         rotation = one(tx, rotation.id)
+        if not moved:
+            break
     return rotation
 
 

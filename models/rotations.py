@@ -5,6 +5,7 @@ next, stand in `rotation_rules`; how a step is written down, in `rotation_steps`
 gets the new key, in `handover`.
 """
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from . import accounts, api_keys, holds, roles
@@ -46,6 +47,9 @@ BATCH = 100
 DECIDABLE = ("old_key_in_use", "uses_not_reported")
 """Reasons to wait that a person may overrule: the successor works, so nobody is locked out."""
 
+FAILED = "step_failed"
+"""The `blocked_reason` of a rotation of which a step raised an error; the audit says which."""
+
 _DUE = f"""
     SELECT r.id, r.account_id
     FROM keyturn.rotations r
@@ -68,6 +72,14 @@ _DUE = f"""
     )
     ORDER BY r.next_check_at, r.id LIMIT :batch
 """
+
+
+@dataclass(frozen=True)
+class Advanced(Step):
+    """What one batch did. Operators are told of those in `attention`: they were cancelled, or wait
+    for a person since this batch."""
+
+    attention: tuple[Rotation, ...]
 
 
 def request(
@@ -102,7 +114,7 @@ def request(
     return rotation
 
 
-def advance(tx: Tx, policy: Policy) -> Step:
+def advance(tx: Tx, policy: Policy) -> Advanced:
     """Move one batch of due rotations on; finished when it finds none to move.
 
     Due is what has reached its time, and what somebody else changed: a first use of a successor, a
@@ -111,17 +123,22 @@ def advance(tx: Tx, policy: Policy) -> Step:
     and rotations of which a step fails, are left to a later run.
     """
     due = {row["id"]: row["account_id"] for row in tx.rows(_DUE, batch=BATCH)}
-    free = set(
-        tx.execute(
-            "SELECT id FROM keyturn.accounts WHERE id = ANY(:ids)"
-            " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
-            ids=sorted(set(due.values())),
-        ).scalars()
+    free = tx.execute(
+        "SELECT id FROM keyturn.accounts WHERE id = ANY(:ids)"
+        " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+        ids=sorted(set(due.values())),
+    ).scalars()
+    accounts = set(free)
+    ids = [rotation_id for rotation_id, account_id in due.items() if account_id in accounts]
+    before = select(tx, "r.id = ANY(:ids) ORDER BY r.next_check_at, r.id", ids=ids)
+    after = [_advance(tx, rotation, policy) for rotation in before]
+    moved = sum(rotation.blocked_reason != FAILED for rotation in after)
+    attention = tuple(
+        now
+        for was, now in zip(before, after, strict=True)
+        if now.state == "cancelled" or now.blocked_reason not in (None, was.blocked_reason)
     )
-    ids = [rotation_id for rotation_id, account_id in due.items() if account_id in free]
-    rotations = select(tx, "r.id = ANY(:ids) ORDER BY r.next_check_at, r.id", ids=ids)
-    advanced = sum(_advance(tx, rotation, policy) for rotation in rotations)
-    return Step(advanced, finished=advanced == 0)
+    return Advanced(moved, moved == 0, attention)
 
 
 def confirm(tx: Tx, rotation_id: UUID, *, actor: str, policy: Policy) -> Rotation:
@@ -299,28 +316,24 @@ def _issue(
     return rotation_id
 
 
-def _advance(tx: Tx, rotation: Rotation, policy: Policy) -> bool:
+def _advance(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
     """Bring one rotation up to date; one that fails is put off, so that it stops no other."""
     try:
         with tx.session.begin_nested():
-            bring_up_to_date(tx, rotation, policy)
+            return bring_up_to_date(tx, rotation, policy)
     except Exception as error:
         if is_server_trouble(error):
             raise
-        _failed(tx, rotation, error)
-        return False
-    return True
-
-
-def _failed(tx: Tx, rotation: Rotation, error: Exception) -> None:
-    tx.execute(
-        "UPDATE keyturn.rotations SET blocked_reason = 'step_failed', next_check_at = :now + :pause"
-        " WHERE id = :id",
-        id=rotation.id,
-        pause=RECHECK,
-    )
-    if rotation.blocked_reason != "step_failed":
-        note(tx, rotation, "step_failed", actor=SYSTEM, why=type(error).__name__)
+        tx.execute(
+            "UPDATE keyturn.rotations SET blocked_reason = :failed,"
+            " next_check_at = :now + :pause WHERE id = :id",
+            id=rotation.id,
+            failed=FAILED,
+            pause=RECHECK,
+        )
+        if rotation.blocked_reason != FAILED:
+            note(tx, rotation, FAILED, actor=SYSTEM, why=type(error).__name__)
+        return one(tx, rotation.id)
 
 
 def _locked(tx: Tx, rotation_id: UUID, policy: Policy) -> Rotation:

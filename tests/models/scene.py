@@ -1,9 +1,12 @@
 """An account with keys on a real database, at a time that the test moves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 from models import api_keys, holds, linking, outbox, recording, roles, rotations
@@ -26,6 +29,18 @@ ROLES = {
     "reader": Role("reader", ("read",)),
     "writer": Role("writer", ("read", "write")),
 }
+
+
+@contextmanager
+def frozen_scene(database_url: str, policy: Policy | None = None) -> Iterator["Scene"]:
+    """A scene at START."""
+    with freeze_time(START) as clock:
+        assert isinstance(clock, FrozenDateTimeFactory)
+        scene = Scene(database_url, clock, policy)
+        try:
+            yield scene
+        finally:
+            scene.database.close()
 
 
 class Scene:

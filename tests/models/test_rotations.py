@@ -1,215 +1,17 @@
-"""Rotation from request to completion (rules 5.1, 5.2, 5.4 to 5.7) on a real database."""
+"""From the first use of the successor to the end of the rotation (rules 5.4, 5.6, 5.7)."""
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from freezegun import freeze_time
 
-from models import roles, rotations
-from models.base import Tx
+from models import rotations
 from models.errors import Refused
-from models.roles import Role
 from models.rotations import Rotation
-from tests.models.scene import DAY, HOUR, MINUTE, OWNER, ROLES, START, Scene
-
-
-@pytest.fixture
-def scene(database_url: str) -> Iterator[Scene]:
-    with freeze_time(START) as clock:
-        made = Scene(database_url, clock)
-        yield made
-        made.database.close()
-
-
-def keys_of_family(scene: Scene, rotation: Rotation) -> list[UUID]:
-    rows = scene.sql(
-        "SELECT id FROM keyturn.api_keys WHERE family_id = :family ORDER BY id",
-        family=rotation.family_id,
-    )
-    return [row["id"] for row in rows]
-
-
-# 5.2: issued
-
-
-def test_successor_gets_name_role_ips_family_and_the_whole_life_anew(scene: Scene) -> None:
-    old = scene.key(90 * DAY, name="ci", ips=["192.0.2.7"])
-    scene.later(80 * DAY)
-    rotation = scene.request(old)
-    key = scene.find_key(rotation.new_key_id)
-    assert rotation.state == "issued"
-    assert (key.name, key.role, key.allowed_ips) == ("ci", "reader", ["192.0.2.7"])
-    assert key.family_id == scene.find_key(old).family_id == old
-    assert key.expires_at == scene.now() + 90 * DAY
-    assert key.created_by == "op"
-
-
-def test_both_keys_work_after_the_request(scene: Scene) -> None:
-    rotation = scene.request(scene.key())
-    assert scene.find_key(rotation.old_key_id).status == "active"
-    assert scene.find_key(rotation.new_key_id).status == "active"
-
-
-def test_successor_secret_and_notice_commit_together_or_not_at_all(scene: Scene) -> None:
-    old = scene.key()
-
-    def request_and_fail(tx: Tx) -> None:
-        scene.request_in(tx, old)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        scene.database.run(request_and_fail)
-    assert scene.sql("SELECT FROM keyturn.rotations") == []
-    assert scene.mails("rotation.issued") == []
-    assert len(scene.sql("SELECT FROM keyturn.api_keys")) == 1
-
-
-def test_owner_is_told_which_keys_and_until_when_but_never_a_token(scene: Scene) -> None:
-    rotation = scene.request(scene.key(name="ci"))
-    claimed = scene.claimed(rotation.old_key_id)
-    [mail] = scene.mails("rotation.issued")
-    old, new = scene.find_key(rotation.old_key_id), scene.find_key(rotation.new_key_id)
-    assert mail["account"] == OWNER
-    assert mail["key"] == {
-        "id": str(old.id),
-        "name": "ci",
-        "hint": old.hint,
-        "expires_at": old.expires_at.isoformat(),
-    }
-    assert mail["successor"]["id"] == str(new.id)
-    assert mail["claim_by"] == (START + 72 * HOUR).isoformat()
-    everything = json.dumps(
-        [dict(row) for row in scene.sql("SELECT * FROM keyturn.outbox")]
-        + [dict(row) for row in scene.sql("SELECT * FROM keyturn.audit")],
-        default=str,
-    )
-    for secret in (claimed.secret, scene.texts[old.id]):
-        assert secret.reveal() not in everything
-
-
-def test_the_secret_is_stored_only_sealed(scene: Scene) -> None:
-    rotation = scene.request(scene.key())
-    [row] = scene.sql("SELECT sealed FROM keyturn.rotations")
-    secret = scene.claimed(rotation.old_key_id).secret
-    assert secret.reveal().encode() not in row["sealed"]
-
-
-@pytest.mark.parametrize(("life", "refused"), [(HOUR - timedelta(seconds=1), True), (HOUR, False)])
-def test_keys_that_live_under_an_hour_do_not_rotate(
-    scene: Scene, life: timedelta, refused: bool
-) -> None:
-    old = scene.key(life)
-    if refused:
-        assert code(scene, old) == "too_short_lived"
-    else:
-        assert scene.request(old).state == "issued"
-
-
-def test_role_is_checked_again(scene: Scene) -> None:
-    old = scene.key(role="writer")
-    narrowed = ROLES | {"admin": Role("admin", ("read",))}
-    with scene.database.begin() as tx:
-        roles.sync(tx, narrowed)
-    assert code(scene, old) == "role_not_allowed"
-
-
-def test_role_is_never_widened(scene: Scene) -> None:
-    old = scene.key(role="reader")
-    assert scene.find_key(scene.request(old).new_key_id).role == "reader"
-
-
-def code(scene: Scene, key_id: UUID, idempotency_key: str | None = None) -> str:
-    keys = len(scene.sql("SELECT FROM keyturn.api_keys"))
-    with pytest.raises(Refused) as refused:
-        scene.request(key_id, idempotency_key)
-    assert len(scene.sql("SELECT FROM keyturn.api_keys")) == keys
-    return refused.value.code
-
-
-def test_refuses_what_cannot_rotate(scene: Scene) -> None:
-    assert code(scene, uuid4()) == "key_unknown"
-    deleted, expired, held = scene.key(), scene.key(2 * HOUR), scene.key()
-    scene.delete(deleted)
-    assert code(scene, deleted) == "key_deleted"
-    scene.later(2 * HOUR)
-    assert code(scene, expired) == "key_expired"
-    scene.hold(key=held)
-    assert code(scene, held) == "key_held"
-    scene.lift(key=held)
-    scene.hold()
-    assert code(scene, held) == "account_held"
-
-
-def test_a_retired_key_does_not_rotate_again(scene: Scene) -> None:
-    assert code(scene, scene.retired().old_key_id) == "key_held"
-
-
-# 5.1: one open rotation, the same request
-
-
-def test_the_same_idempotency_key_is_the_same_rotation(scene: Scene) -> None:
-    old = scene.key()
-    first = scene.request(old, "ticket-7")
-    assert scene.request(old, "ticket-7").id == first.id
-    assert len(keys_of_family(scene, first)) == 2
-    assert len(scene.mails("rotation.issued")) == 1
-
-
-def test_even_after_it_has_ended(scene: Scene) -> None:
-    old = scene.key()
-    first = scene.request(old, "ticket-7")
-    scene.cancel(first)
-    again = scene.request(old, "ticket-7")
-    assert (again.id, again.state) == (first.id, "cancelled")
-
-
-def test_an_idempotency_key_names_one_key(scene: Scene) -> None:
-    scene.request(scene.key(), "ticket-7")
-    assert code(scene, scene.key(), "ticket-7") == "idempotency_key_used"
-
-
-def test_an_idempotency_key_of_another_account_is_another_one(scene: Scene) -> None:
-    first = scene.request(scene.key(), "ticket-7")
-    other = scene.key(account=scene.account("bob@example.com"))
-    assert scene.request(other, "ticket-7").id != first.id
-
-
-def test_any_request_while_one_is_open_is_that_one(scene: Scene) -> None:
-    first = scene.request(scene.key(), "a")
-    assert scene.request(first.old_key_id, "b").id == first.id
-    assert scene.request(first.old_key_id).id == first.id
-    assert scene.request(first.new_key_id).id == first.id
-    assert len(keys_of_family(scene, first)) == 2
-
-
-def test_a_request_after_an_unclaimed_one_ended_starts_anew(scene: Scene) -> None:
-    first = scene.request(scene.key())
-    scene.later(72 * HOUR)
-    second = scene.request(first.old_key_id)
-    assert second.id != first.id
-    assert scene.rotation(first).state == "cancelled"
-    assert scene.find_key(first.new_key_id).status == "deleted"
-
-
-def test_the_database_refuses_a_second_open_rotation(scene: Scene) -> None:
-    first = scene.request(scene.key())
-    with pytest.raises(Exception, match="uq_rotations_open_family"):
-        scene.sql(
-            """
-            INSERT INTO keyturn.rotations (id, account_id, family_id, old_key_id, new_key_id,
-                state, requested_by, sealed_until, issued_at, next_check_at)
-            SELECT :id, account_id, family_id, old_key_id, :key, 'issued', 'x', :at, :at, :at
-            FROM keyturn.rotations RETURNING id
-            """,
-            id=uuid4(),
-            key=first.old_key_id,
-            at=scene.now(),
-        )
-
+from tests.models.scene import DAY, HOUR, MINUTE, START, Scene
 
 # 5.4: confirmed
 
@@ -270,178 +72,6 @@ def test_confirm_refuses_what_would_leave_no_key(scene: Scene) -> None:
     scene.lift(key=rotation.new_key_id)
     scene.cancel(rotation)
     assert refused_confirm(scene, rotation) == "rotation_cancelled"
-
-
-# 5.5: retired
-
-
-def test_the_old_key_is_retired_after_overlap_and_quiet(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.later(7 * DAY - MINUTE)
-    assert scene.advance() == 0
-    assert scene.find_key(rotation.old_key_id).status == "active"
-    scene.later(MINUTE)
-    assert scene.advance() == 1
-    now = scene.rotation(rotation)
-    assert (now.state, now.retired_at) == ("retired", scene.now())
-    assert now.undo_until == scene.now() + 7 * DAY
-    assert scene.find_key(rotation.old_key_id).status == "retired"
-    assert scene.find_key(rotation.new_key_id).status == "active"
-    assert scene.events("key.rotated") == [rotation.old_key_id]
-
-
-def test_retirement_is_a_hold(scene: Scene) -> None:
-    rotation = scene.retired()
-    [hold] = scene.sql("SELECT * FROM keyturn.holds WHERE key_id = :key", key=rotation.old_key_id)
-    assert (hold["source"], hold["kind"], hold["lifted_at"]) == ("keyturn", "rotated", None)
-
-
-def test_still_in_use_at_the_deadline_a_person_decides(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.later(7 * DAY - HOUR)
-    scene.use(rotation.old_key_id)
-    scene.later(HOUR)
-    scene.advance()
-    blocked = scene.rotation(rotation)
-    assert (blocked.state, blocked.blocked_reason) == ("draining", "old_key_in_use")
-    assert scene.find_key(rotation.old_key_id).status == "active"
-    [mail] = scene.mails("rotation.blocked")
-    assert mail["code"] == "old_key_in_use"
-    assert "still in use" in mail["reason"]
-
-
-def test_the_owner_is_told_once_however_often_it_is_used(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.later(7 * DAY - HOUR)
-    for _ in range(4):
-        scene.use(rotation.old_key_id)
-        scene.later(20 * HOUR)
-        scene.advance()
-    assert scene.rotation(rotation).blocked_reason == "old_key_in_use"
-    assert len(scene.mails("rotation.blocked")) == 1
-    assert scene.audited(rotation).count(("rotation.blocked", "old_key_in_use")) == 1
-
-
-def test_once_quiet_it_goes_on_by_itself(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.later(7 * DAY - HOUR)
-    scene.use(rotation.old_key_id)
-    scene.later(HOUR)
-    scene.advance()
-    scene.later(24 * HOUR - MINUTE)
-    scene.advance()
-    assert scene.rotation(rotation).state == "draining"
-    scene.later(MINUTE)
-    scene.advance()
-    retired = scene.rotation(rotation)
-    assert (retired.state, retired.blocked_reason) == ("retired", None)
-
-
-def test_a_persons_decision_retires_a_key_in_use(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.later(7 * DAY)
-    scene.use(rotation.old_key_id)
-    scene.advance()
-    assert scene.confirm(rotation).state == "retired"
-    assert scene.find_key(rotation.old_key_id).status == "retired"
-    assert ("rotation.retired", "decided by a person, although old_key_in_use") in scene.audited(
-        rotation
-    )
-
-
-def test_quiet_is_not_believed_where_no_use_was_recorded(scene: Scene) -> None:
-    rotation = scene.request(scene.key())
-    scene.claimed(rotation.old_key_id)
-    scene.confirm(rotation)
-    scene.later(7 * DAY)
-    scene.advance()
-    assert scene.rotation(rotation).blocked_reason == "uses_not_reported"
-    assert [mail["code"] for mail in scene.mails("rotation.blocked")] == ["uses_not_reported"]
-    scene.use(rotation.new_key_id)
-    scene.later(MINUTE)
-    scene.advance()
-    assert scene.rotation(rotation).state == "retired"
-
-
-def test_unreported_uses_leave_the_old_key_to_its_own_end(scene: Scene) -> None:
-    old = scene.key(90 * DAY)
-    rotation = scene.request(old)
-    scene.claimed(old)
-    scene.confirm(rotation)
-    scene.clock.move_to(scene.find_key(old).expires_at)
-    scene.advance()
-    completed = scene.rotation(rotation)
-    assert completed.state == "completed"
-    assert ("rotation.completed", "old_key_expired") in scene.audited(rotation)
-
-
-def test_a_use_before_the_rotation_does_not_count_as_reporting(scene: Scene) -> None:
-    old = scene.key()
-    scene.use(old)
-    scene.later(DAY)
-    rotation = scene.request(old)
-    scene.claimed(old)
-    scene.confirm(rotation)
-    scene.later(7 * DAY)
-    scene.advance()
-    assert scene.rotation(rotation).blocked_reason == "uses_not_reported"
-
-
-def test_before_retiring_the_successor_must_work(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.hold(key=rotation.new_key_id)
-    scene.later(7 * DAY)
-    scene.advance()
-    assert scene.rotation(rotation).blocked_reason == "successor_not_working"
-    assert scene.find_key(rotation.old_key_id).status == "active"
-    scene.lift(key=rotation.new_key_id)
-    scene.later(MINUTE)
-    scene.advance()
-    assert scene.rotation(rotation).state == "retired"
-
-
-def test_before_retiring_the_successor_must_end_later(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.sql(
-        "UPDATE keyturn.api_keys SET expires_at = :end WHERE id = :key RETURNING id",
-        end=rotation.old_expires_at - HOUR,
-        key=rotation.new_key_id,
-    )
-    scene.later(7 * DAY)
-    scene.advance()
-    assert scene.rotation(rotation).blocked_reason == "successor_ends_first"
-    assert scene.find_key(rotation.old_key_id).status == "active"
-
-
-def test_an_old_key_that_ends_first_completes_without_a_hold(scene: Scene) -> None:
-    old = scene.key(5 * DAY)
-    rotation = scene.request(old)
-    scene.claimed(old)
-    scene.use(rotation.new_key_id)
-    scene.advance()
-    assert scene.rotation(rotation).retire_at == START + 5 * DAY
-    scene.later(5 * DAY)
-    scene.advance()
-    assert scene.rotation(rotation).state == "completed"
-    assert scene.sql("SELECT FROM keyturn.holds") == []
-
-
-def test_an_old_key_deleted_while_draining_completes(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.delete(rotation.old_key_id)
-    assert scene.advance() == 1
-    assert scene.rotation(rotation).state == "completed"
-    assert scene.find_key(rotation.new_key_id).status == "active"
-
-
-def test_a_successor_deleted_while_draining_cancels_and_frees_the_family(scene: Scene) -> None:
-    rotation = scene.draining()
-    scene.delete(rotation.new_key_id)
-    assert scene.advance() == 1
-    cancelled = scene.rotation(rotation)
-    assert (cancelled.state, cancelled.cancel_reason) == ("cancelled", "successor_deleted")
-    assert scene.find_key(rotation.old_key_id).status == "active"
-    assert scene.request(rotation.old_key_id).id != rotation.id
 
 
 # 5.6: completed
@@ -584,8 +214,9 @@ def test_what_is_retired_cannot_be_cancelled(scene: Scene) -> None:
 # advance, find, listed
 
 
-def test_a_rotation_that_fails_stops_no_other(scene: Scene) -> None:
-    bad, good = scene.request(scene.key()), scene.request(scene.key())
+@contextmanager
+def broken(scene: Scene, key_id: UUID) -> Iterator[None]:
+    """Every change of one key fails."""
     with scene.database.begin() as tx:
         tx.execute(
             "CREATE FUNCTION keyturn.refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -593,16 +224,24 @@ def test_a_rotation_that_fails_stops_no_other(scene: Scene) -> None:
         )
         tx.execute(
             "CREATE TRIGGER broken BEFORE UPDATE ON keyturn.api_keys FOR EACH ROW"
-            f" WHEN (OLD.id = '{bad.new_key_id}') EXECUTE FUNCTION keyturn.refuse()"
+            f" WHEN (OLD.id = '{key_id}') EXECUTE FUNCTION keyturn.refuse()"
         )
+    try:
+        yield
+    finally:
+        with scene.database.begin() as tx:
+            tx.execute("DROP FUNCTION keyturn.refuse() CASCADE")
+
+
+def test_a_rotation_that_fails_stops_no_other(scene: Scene) -> None:
+    bad, good = scene.request(scene.key()), scene.request(scene.key())
     scene.later(72 * HOUR)
-    scene.advance()
+    with broken(scene, bad.new_key_id):
+        scene.advance()
     assert scene.rotation(good).state == "cancelled"
     failed = scene.rotation(bad)
     assert (failed.state, failed.blocked_reason) == ("issued", "step_failed")
     assert failed.next_check_at > scene.now()
-    with scene.database.begin() as tx:
-        tx.execute("DROP TRIGGER broken ON keyturn.api_keys")
     scene.later(MINUTE)
     scene.advance()
     assert scene.rotation(bad).state == "cancelled"
@@ -641,22 +280,37 @@ def test_the_view_holds_no_sealed_bytes(scene: Scene) -> None:
     assert not any(isinstance(value, bytes) for value in vars(rotation).values())
 
 
-def test_second_sized_settings_go_the_whole_way(database_url: str) -> None:
+def test_second_sized_settings_go_the_whole_way(scene: Scene) -> None:
     second = timedelta(seconds=1)
-    with freeze_time(START) as clock:
-        scene = Scene(database_url, clock)
-        scene.policy = replace(
-            scene.policy,
-            rotation_min_life=60 * second,
-            rotation_overlap=4 * second,
-            rotation_quiet=2 * second,
-            undo_for=3 * second,
-        )
-        rotation = scene.draining(120 * second)
-        states = []
-        for _ in range(8):
-            scene.advance()
-            states.append(scene.rotation(rotation).state)
-            scene.later(second)
-        assert states == ["draining"] * 4 + ["retired"] * 3 + ["completed"]
-        scene.database.close()
+    scene.policy = replace(
+        scene.policy,
+        rotation_min_life=60 * second,
+        rotation_overlap=4 * second,
+        rotation_quiet=2 * second,
+        undo_for=3 * second,
+    )
+    rotation = scene.draining(120 * second)
+    states = []
+    for _ in range(8):
+        scene.advance()
+        states.append(scene.rotation(rotation).state)
+        scene.later(second)
+    assert states == ["draining"] * 4 + ["retired"] * 3 + ["completed"]
+
+
+def test_operators_hear_of_what_was_cancelled_or_waits_for_a_person(scene: Scene) -> None:
+    unclaimed, in_use = scene.request(scene.key()), scene.draining()
+    scene.later(7 * DAY)
+    scene.use(in_use.old_key_id)
+    with scene.database.begin() as tx:
+        attention = rotations.advance(tx, scene.policy).attention
+    assert {(r.id, r.cancel_reason, r.blocked_reason) for r in attention} == {
+        (unclaimed.id, "unclaimed", None),
+        (in_use.id, None, "old_key_in_use"),
+    }
+    scene.later(DAY + HOUR - MINUTE)
+    scene.use(in_use.old_key_id)
+    scene.later(MINUTE)
+    with scene.database.begin() as tx:
+        again = rotations.advance(tx, scene.policy)
+    assert (again.changed, again.attention) == (1, ())
