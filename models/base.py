@@ -116,8 +116,11 @@ class Database:
         statement_timeout_ms: int = 15_000,
         lock_timeout_ms: int = 3_000,
         on_commit: Callable[[set[str]], None] | None = None,
+        name: str = "keyturn",
     ) -> None:
-        """`clock` replaces the database's own clock (tests); `on_commit` gets the flows to ring."""
+        """`name` is what the server's list of connections shows. `clock` replaces the database's
+        own clock (tests); `on_commit` gets the flows to ring.
+        """
         self.clock = clock
         self.on_commit = on_commit
         self._url = url
@@ -126,7 +129,11 @@ class Database:
             f"-c lock_timeout={lock_timeout_ms} "
             "-c idle_in_transaction_session_timeout=30000"
         )
-        self._connect_args = {"options": options, "connect_timeout": 5}
+        self._connect_args = {
+            "options": options,
+            "connect_timeout": 5,
+            "application_name": name,
+        }
         pool: dict[str, Any] = (
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 5, "pool_pre_ping": True}
             if pool_size

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from .home import Home
-from .process import Patience, PidFile, Running, end_all, spawn
+from .process import Patience, PidFile, Running, end_recorded, spawn
 
 NAMES: Final = ("worker", "beat", "intake")
 # An idle worker ends at once. A busy one may be cut off: its rows are found again.
 STOP: Final[Patience] = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 1.0))
 FIRST_PAUSE: Final = 0.5  # seconds before a dead child is started again; doubles
-LONGEST_PAUSE: Final = 15.0
+LONGEST_PAUSE: Final = 5.0
 STEADY_AFTER: Final = 30.0  # seconds of life after which a death counts as the first again
 
 
@@ -74,12 +74,12 @@ def make_children(home: Home) -> list[Child]:
 
 def end_orphans(home: Home) -> None:
     """End the children of a supervisor that was killed. Raises EmbeddedFailed."""
-    end_all([_pid_file(home, name) for name in NAMES], STOP)
+    end_recorded([_pid_file(home, name) for name in NAMES], STOP)
 
 
 def stop_children(children: Sequence[Child]) -> None:
     """End all of them within four seconds. Raises EmbeddedFailed."""
-    end_all([child.pid_file for child in children], STOP)
+    end_recorded([child.pid_file for child in children], STOP)
     for child in children:
         if child.running:
             child.running.popen.wait()

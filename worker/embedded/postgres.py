@@ -15,7 +15,7 @@ from models.errors import Misconfigured
 
 from .binaries import PostgresBinaries, find_postgres
 from .home import Home
-from .process import EmbeddedFailed, Patience, PidFile, Running, spawn
+from .process import EmbeddedFailed, Patience, PidFile, Running, end_recorded, spawn
 
 USER: Final = "keyturn"
 DATABASE: Final = "keyturn"
@@ -61,7 +61,7 @@ class Postgres:
         Raises Misconfigured or EmbeddedFailed.
         """
         pid_file = PidFile(self.home.own_directory("pids") / "postgres.json")
-        pid_file.end_leftover(STOP)
+        end_recorded([pid_file], STOP)
         binaries = find_postgres(self.home, self.pg_bin)
         self.home.server_directory(self.home.sockets)
         if not self.data.is_dir():

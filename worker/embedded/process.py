@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,17 +42,19 @@ class Identity:
         """Whether this very process still runs."""
         return _started(self.pid) == self.started
 
-    def end(self, patience: Patience) -> bool:
-        """Signal until the process is gone; False if it outlived even the last signal."""
-        for number, seconds in patience:
-            if not self.alive():
-                return True
+
+def end(processes: Iterable[Identity], patience: Patience) -> list[Identity]:
+    """Signal all of them until they are gone; returns those that outlived even the last signal."""
+    left = [process for process in processes if process.alive()]
+    for number, seconds in patience:
+        for process in left:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-            deadline = time.monotonic() + seconds
-            while self.alive() and time.monotonic() < deadline:
-                time.sleep(_POLL)
-        return not self.alive()
+                os.kill(process.pid, number)
+        deadline = time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
+            time.sleep(_POLL)
+            left = [process for process in left if process.alive()]
+    return left
 
 
 @dataclass(frozen=True)
@@ -72,33 +74,27 @@ class PidFile:
             return None
         return identity if identity.alive() else None
 
-    def end_leftover(self, patience: Patience) -> bool:
-        """End what an earlier start left running; says whether there was anything.
-
-        Raises EmbeddedFailed where it cannot be ended: two of a kind must never run.
-        """
-        leftover = self.read()
-        if leftover:
-            _end(leftover, patience, self)
-        self.path.unlink(missing_ok=True)
-        return leftover is not None
+    def remove(self) -> None:
+        """Forget the recorded process, unless it still runs."""
+        if self.read() is None:
+            self.path.unlink(missing_ok=True)
 
 
-def _end(identity: Identity, patience: Patience, file: PidFile) -> None:
-    if not identity.end(patience):
-        raise EmbeddedFailed(
-            f"process {identity.pid} ({file.path.stem}) does not end: look at it with "
-            f"`ps -fp {identity.pid}` and end it"
-        )
+def end_recorded(files: Sequence[PidFile], patience: Patience) -> None:
+    """End what an earlier start recorded and left running, all at the same time.
 
-
-def end_all(files: Sequence[PidFile], patience: Patience) -> None:
-    """End what `files` record, all at the same time. Raises EmbeddedFailed."""
-    for identity in filter(None, [file.read() for file in files]):
-        with suppress(ProcessLookupError):
-            os.kill(identity.pid, patience[0][0])
+    Raises EmbeddedFailed where one cannot be ended: two of a kind must never run.
+    """
+    _end_surely([identity for file in files if (identity := file.read())], patience)
     for file in files:
-        file.end_leftover(patience)
+        file.remove()
+
+
+def _end_surely(processes: Sequence[Identity], patience: Patience) -> None:
+    for process in end(processes, patience):
+        raise EmbeddedFailed(
+            f"process {process.pid} does not end: look at it with `ps -fp {process.pid}` and end it"
+        )
 
 
 @dataclass
@@ -119,10 +115,9 @@ class Running:
 
         Raises EmbeddedFailed where it cannot be ended.
         """
-        _end(self.identity, patience, self.pid_file)
+        _end_surely([self.identity], patience)
         self.popen.wait()
-        if self.pid_file.read() is None:  # else a successor's, which ended this one
-            self.pid_file.path.unlink(missing_ok=True)
+        self.pid_file.remove()  # not that of a successor, which may have ended this one
 
     def last_words(self, lines: int = 12) -> str:
         """The end of what it wrote to its log since its start."""

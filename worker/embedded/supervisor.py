@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy.exc import DBAPIError
+
 from models import schedule_runs
 from models.base import Database
 from models.errors import Misconfigured
@@ -59,7 +61,7 @@ class Supervisor:
                 return
             setup.prepare(self.settings)
             self._announce(stack)
-            database = setup.database(self.settings, pool_size=1)
+            database = setup.database(self.settings, pool_size=1, name="keyturn up")
             stack.callback(database.close)
             self._start_children(stack)
             if self._wait_until_ready(database):
@@ -153,11 +155,13 @@ class Supervisor:
 
 def ready(database: Database, since: datetime) -> bool:
     """Whether a ring came through the broker to a worker, and intake listened, after `since`."""
-    with database.begin() as tx:
-        runs = schedule_runs.listed(tx)
-    done = {
-        run.job for run in runs if run.finished_at and run.finished_at > since and not run.error
-    }
+    try:
+        with database.begin() as tx:
+            runs = schedule_runs.listed(tx)
+    except DBAPIError:
+        return False  # the server died meanwhile: it is started again
+    recent = [run for run in runs if run.finished_at and run.finished_at > since]
+    done = {run.job for run in recent if not run.error}
     return done >= {TICK, intake.JOB}
 
 

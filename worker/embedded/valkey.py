@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from .binaries import find_valkey
 from .home import Home
-from .process import EmbeddedFailed, Patience, PidFile, Running, spawn, write_private
+from .process import EmbeddedFailed, Patience, PidFile, Running, end_recorded, spawn, write_private
 
 HOST: Final = "127.0.0.1"
 START_WITHIN: Final = 60.0  # seconds: a long file takes its time to load
@@ -55,7 +55,7 @@ class Valkey:
         Ends one that an earlier start left over. Raises Misconfigured or EmbeddedFailed.
         """
         pid_file = PidFile(self.home.own_directory("pids") / "valkey.json")
-        pid_file.end_leftover(STOP)
+        end_recorded([pid_file], STOP)
         self.home.server_directory(self.home.path / "valkey")
         for _ in range(3):  # between finding a free port and taking it somebody else may take it
             self._address = self._choose_address()

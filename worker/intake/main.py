@@ -24,7 +24,7 @@ def run(settings: Settings) -> None:
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    database = setup.database(settings, pool_size=2)
+    database = setup.database(settings, pool_size=2, name="keyturn intake")
     by_stream = {given.stream: source(settings, name) for name, given in settings.sources.items()}
     StreamIntake(
         connect(settings.stream_url),
