@@ -84,7 +84,9 @@ def list_accounts(
     held: Annotated[
         bool | None, typer.Option("--held/--not-held", help="Only those (not) stopped by a hold.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")
+    ] = 1000,
     json: Json = False,
 ) -> None:
     """List accounts by e-mail address."""

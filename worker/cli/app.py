@@ -1,7 +1,6 @@
 """The tree of commands, and the one place where what went wrong becomes an exit code."""
 
-from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -63,20 +62,8 @@ def up(json: output.Json = False) -> None:
     run_everything()
 
 
-def _tell_version(wanted: bool) -> None:
-    if wanted:
-        output.answer(False, None, version("keyturn-worker"))
-        raise typer.Exit
-
-
 @app.callback()
-def keyturn(
-    json: output.Json = False,
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
+def keyturn(json: output.Json = False) -> None:
     """Cuts, ends, announces and rotates a product's API keys.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the database's schema is not this

@@ -28,7 +28,9 @@ EventNumber = Annotated[
 @app.command("list")
 def list_events(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 100,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")
+    ] = 100,
     json: Json = False,
 ) -> None:
     """List events, the newest first."""

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -69,8 +70,8 @@ def _database(error: Exception) -> Failure:
         return Failure(
             NO_GRANT,
             "grant_missing",
-            f"the role in KEYTURN_DATABASE_URL lacks a grant: {why}. Have the owner of the schema "
-            "`keyturn` GRANT it, or use the owner's role",
+            f"the database role {_role()!r} lacks a grant: {why}. Have the owner of the schema "
+            "`keyturn` GRANT it, or name the owner's role in KEYTURN_DATABASE_URL",
         )
     if state and not state.startswith(("08", "28", "3D", "53", "57")):
         return Failure(FAILED, "database_failed", f"the database failed: {why}")
@@ -79,6 +80,12 @@ def _database(error: Exception) -> Failure:
         "database_unavailable",
         f"the database does not answer: {why}. Check KEYTURN_DATABASE_URL, or start `keyturn up`",
     )
+
+
+def _role() -> str:
+    from worker.settings import load_settings  # read before, or there would be no such error
+
+    return urlsplit(load_settings().database_url).username or "of this Unix user"
 
 
 def _package(error: Exception) -> str:

@@ -26,7 +26,7 @@ def run(
         raise NotFound("job_unknown", f"there is no job {job!r}; choose one of: {names}")
     from worker import checks, setup
 
-    settings = session.settings(quiet=False)
+    settings = session.settings()
     checks.schema(settings)
     runtime = setup.runtime(settings)
     try:

@@ -103,7 +103,9 @@ def list_keys(
         ),
     ] = None,
     status: Annotated[Status | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 1000,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")
+    ] = 1000,
     json: Json = False,
 ) -> None:
     """List keys, the newest first (with --expiring: the first to end)."""

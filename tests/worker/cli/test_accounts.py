@@ -1,0 +1,93 @@
+"""`keyturn accounts`: who owns keys, and what holds them."""
+
+from models import holds
+from models.base import Database
+from models.policy import Policy
+from tests.worker.cli.conftest import ADA, Cli
+
+
+def hold_from_okta(database_url: str) -> None:
+    database = Database(database_url)
+    with database.begin() as tx:
+        account = tx.scalar("SELECT id FROM keyturn.accounts")
+        holds.lock_accounts(tx, [account])
+        holds.place(
+            *(tx,),
+            source="okta",
+            kind="disabled",
+            actor="test",
+            account_id=account,
+            policy=Policy(),
+        )
+    database.close()
+
+
+def test_an_account_with_the_names_that_producers_have_for_it(cli: Cli) -> None:
+    made = cli.json(
+        *("accounts", "create", "Bob@Example.com", "--role", "viewer", "--name", "Bob"),
+        *("--identity", "okta:00u1", "--identity", "keycloak:a:b"),
+    )
+    assert (made["email"], made["name"], made["role"]) == ("bob@example.com", "Bob", "viewer")
+    cli.ok("accounts", "link", "bob@example.com", "native:emp-7")
+    known = cli.json("accounts", "show", made["id"])["identities"]
+    assert {(one["format"], one["issuer"], one["value"]) for one in known} == {
+        ("email", "", "bob@example.com"),
+        ("opaque", "okta", "00u1"),
+        ("opaque", "keycloak", "a:b"),
+        ("opaque", "native", "emp-7"),
+    }
+    assert cli.refusal("accounts", "link", ADA, "okta:00u1") == "identity_taken"
+    assert "00u1" in cli.ok("accounts", "show", "bob@example.com")
+
+
+def test_an_identity_names_a_known_source(cli: Cli) -> None:
+    for wrong in ("okta", "okta:", ":00u1", "otka:00u1"):
+        told = cli("accounts", "create", "b@example.com", "--role", "member", "--identity", wrong)
+        assert told.exit_code == 2, wrong
+    assert "keycloak" in told.stderr
+    assert cli.refusal("accounts", "show", "b@example.com") == "user_unknown"
+
+
+def test_disabling_shows_how_much_it_stops(cli: Cli) -> None:
+    keys = [cli.new_key("first"), cli.new_key("second")]
+    would = cli.json("accounts", "disable", ADA, "--dry-run")["would"]
+    assert (would["keys"], would["last_used_at"]) == (2, None)
+    told = cli.ok("accounts", "disable", ADA, "--dry-run")
+    assert f"Disable {ADA}" in told
+    assert "at once: 2." in told
+    assert cli.json("accounts", "show", ADA)["held"] is False
+
+    cli.ok("accounts", "disable", ADA, "--yes", "--reason", "left the company")
+    assert [key["status"] for key in cli.json("keys", "list")] == ["disabled", "disabled"]
+    assert "left the company" in cli.ok("accounts", "show", ADA)
+    assert [one["email"] for one in cli.json("accounts", "list", "--held")] == [ADA]
+    assert cli.json("accounts", "list", "--not-held") == []
+
+    assert cli.json("accounts", "enable", ADA)["changed"] is True
+    for key in keys:
+        assert cli("keys", "verify", stdin=key["text"]).exit_code == 0
+
+
+def test_enabling_lifts_one_hold_and_names_the_others(cli: Cli, database_url: str) -> None:
+    key = cli.new_key()
+    cli.ok("accounts", "disable", ADA, "--yes")
+    hold_from_okta(database_url)
+    told = cli.ok("accounts", "enable", ADA)
+    assert "no longer held by operator/disabled" in told
+    assert "held by okta/disabled" in told
+    lift = f"accounts enable {ADA} --source okta --kind disabled"
+    assert f"keyturn {lift}" in told
+    assert cli("keys", "verify", stdin=key["text"]).exit_code == 3
+    left = cli.json(*lift.split())
+    assert (left["changed"], left["held"], left["holds"]) == (True, False, [])
+    assert cli("keys", "verify", stdin=key["text"]).exit_code == 0
+    assert "was not held by operator/disabled" in cli.ok("accounts", "enable", ADA)
+
+
+def test_accounts_are_listed_with_their_keys(cli: Cli) -> None:
+    cli.new_key()
+    [account] = cli.json("accounts", "list")
+    assert (account["email"], account["keys"], account["held"]) == (ADA, 1, False)
+    told = cli.ok("accounts", "list")
+    assert ADA in told
+    assert all(len(line) <= 80 for line in told.splitlines())
