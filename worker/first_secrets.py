@@ -1,8 +1,8 @@
 """`python -m worker.first_secrets`: the first pepper and key-encryption key of an installation.
 
-Run after `keyturn migrate`. Safe to repeat: what is there is never touched, and nothing is made for a
-database that has keys already. Keys under a lost pepper are dead, and a new pepper in its place
-would only hide why.
+Run after `keyturn migrate`. Safe to repeat: what is there is never touched, and nothing is made
+for a database that has keys already. Keys under a lost pepper are dead, and a new pepper in its
+place would only hide why.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """What a container's health check runs: `python -m worker.health worker`, exit code 0 or 1.
 
-No process is asked (a worker takes no orders from the broker). A role is healthy while its job gets
-done, by the rows and the clock of the database; so this says whether the role is filled, not by which
-of its processes.
+No process is asked (a worker takes no orders from the broker). A role is healthy while its job
+gets done, by the rows and the clock of the database; so this says whether the role is filled, not
+by which of its processes.
 """
 
 import sys
