@@ -10,22 +10,24 @@ from .base import Step, Tx
 from .policy import Policy
 from .predicate import STATUS
 
-_SETTLE = """
-WITH due AS (
-    SELECT k.id, k.account_id, k.status AS before, {status} AS after,
-           CASE WHEN a.held THEN 'account_held' ELSE :why END AS why
-    FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
-    WHERE {scope} AND k.status <> {status}
-    {limit}
-    FOR NO KEY UPDATE OF k {skip}
-), changed AS (
+_VERB = """
+    CASE after WHEN 'active' THEN 'enabled' WHEN 'retired' THEN 'rotated' ELSE after END
+"""
+# `place` is where the locked row lies: no plan that reads the whole table is needed to find it
+# again, and nobody can move it while we hold its lock.
+_DIFFERENCE = f"""
+    k.ctid AS place, k.status AS before, {STATUS} AS after,
+    CASE WHEN a.held THEN 'account_held' ELSE :why END AS why
+"""
+_SETTLE = f"""
+WITH due AS ({{due}}), changed AS (
     UPDATE keyturn.api_keys k SET status = due.after, version = k.version + 1
-    FROM due WHERE k.id = due.id
+    FROM due WHERE k.ctid = ANY(ARRAY(SELECT place FROM due)) AND k.ctid = due.place
     RETURNING k.id, k.account_id, k.version, due.before, due.after, due.why
 ), audited AS (
     INSERT INTO keyturn.audit
         (at, actor, action, account_id, key_id, version, before, after, why)
-    SELECT :now, :actor, 'key.' || {verb}, account_id, id, version, before, after,
+    SELECT :now, :actor, 'key.' || {_VERB}, account_id, id, version, before, after,
            CASE after WHEN 'expired' THEN 'validity_ended' WHEN 'active' THEN NULL ELSE why END
     FROM changed
 ), numbered AS (
@@ -35,33 +37,41 @@ WITH due AS (
 ), paged AS (
     INSERT INTO keyturn.outbox
         (id, channel, kind, priority, account_id, payload, created_at, due_at)
-    SELECT gen_random_uuid(), 'events', 'key.' || {verb}, 5, account_id,
+    SELECT gen_random_uuid(), 'events', 'key.' || {_VERB}, 5, account_id,
            jsonb_build_object('account_id', account_id, 'key_ids', jsonb_agg(id ORDER BY id)),
            :now, :now
     FROM numbered GROUP BY account_id, after, page
 )
 SELECT count(*) FROM changed
 """
-_VERB = """
-    CASE after WHEN 'active' THEN 'enabled' WHEN 'retired' THEN 'rotated' ELSE after END
-"""
-
-
-def _settle(scope: str, limit: str = "", skip: str = "") -> str:
-    return _SETTLE.format(scope=scope, limit=limit, skip=skip, status=STATUS, verb=_VERB)
-
-
-_KEYS = _settle("k.id = ANY(:ids)")
-_ACCOUNTS = _settle(
-    # Only these two statuses can differ because of an account's hold: found by index, so that
-    # each batch of a large cascade does not read again what the batches before it settled.
-    "k.account_id = ANY(:ids) AND k.status = CASE WHEN a.held THEN 'active' ELSE 'disabled' END",
-    limit="LIMIT :batch",
+_KEYS = _SETTLE.format(
+    due=f"""
+    SELECT {_DIFFERENCE}
+    FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
+    WHERE k.id = ANY(:ids) AND k.status <> {STATUS}
+    FOR NO KEY UPDATE OF k
+    """
 )
-_DUE = _settle(
-    "k.expires_at <= :now AND k.status NOT IN ('expired', 'deleted')",
-    limit="ORDER BY k.expires_at LIMIT :batch",
-    skip="SKIP LOCKED",
+# Only these two statuses can differ because of an account's hold. They are found by index, one
+# account after the other, so that no batch reads again what the batches before it settled.
+_ACCOUNTS = _SETTLE.format(
+    due=f"""
+    SELECT differing.* FROM keyturn.accounts a CROSS JOIN LATERAL (
+        SELECT {_DIFFERENCE} FROM keyturn.api_keys k
+        WHERE k.account_id = a.id AND k.status = CASE WHEN a.held THEN 'active' ELSE 'disabled' END
+          AND k.status <> {STATUS}
+        LIMIT :batch FOR NO KEY UPDATE
+    ) differing
+    WHERE a.id = ANY(:ids) LIMIT :batch
+    """
+)
+_DUE = _SETTLE.format(
+    due=f"""
+    SELECT {_DIFFERENCE}
+    FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
+    WHERE k.expires_at <= :now AND k.status NOT IN ('expired', 'deleted') AND k.status <> {STATUS}
+    ORDER BY k.expires_at LIMIT :batch FOR NO KEY UPDATE OF k SKIP LOCKED
+    """
 )
 
 

@@ -265,11 +265,7 @@ class InboxEvent(Base):
     __table_args__ = (
         CheckConstraint(one_of("state", EVENT_STATES), name="state"),
         Index(
-            "ix_inbox_due",
-            "urgent",
-            "source",
-            "id",
-            postgresql_where=text("state = 'received'"),
+            "ix_inbox_due", "urgent", "source", "id", postgresql_where=text("state = 'received'")
         ),
         Index(
             "ix_inbox_waiting",
@@ -373,11 +369,7 @@ class AuditEntry(Base):
             unique=True,
             postgresql_where=text("key_id IS NOT NULL"),
         ),
-        Index(
-            "ix_audit_account_id",
-            "account_id",
-            postgresql_where=text("key_id IS NULL"),
-        ),
+        Index("ix_audit_account_id", "account_id", postgresql_where=text("key_id IS NULL")),
     )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     transaction_id: Mapped[int] = mapped_column(

@@ -8,7 +8,15 @@ import pytest
 
 from tests.eventually import eventually
 from worker.embedded import process
-from worker.embedded.process import EmbeddedFailed, Identity, PidFile, end_all, spawn, write_private
+from worker.embedded.process import (
+    EmbeddedFailed,
+    Identity,
+    PidFile,
+    end,
+    end_recorded,
+    spawn,
+    write_private,
+)
 
 SLEEPER = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(600)"]
 DEAF = [
@@ -48,7 +56,7 @@ def test_a_process_deaf_to_the_first_signal_gets_the_next(tmp_path: Path) -> Non
 
 def test_one_that_cannot_be_ended_is_an_error_that_names_it(tmp_path: Path) -> None:
     running = started(tmp_path, DEAF)
-    with pytest.raises(EmbeddedFailed, match=f"process {running.identity.pid} .* does not end"):
+    with pytest.raises(EmbeddedFailed, match=f"process {running.identity.pid} does not end"):
         running.stop([(signal.SIGTERM, 0.1)])
     running.stop([(signal.SIGKILL, 5.0)])
 
@@ -72,10 +80,10 @@ def test_another_process_under_a_recorded_pid_is_left_alone(tmp_path: Path) -> N
     running = started(tmp_path)
     reused = Identity(running.identity.pid, "another start")
     running.pid_file.write(reused)
-    assert not running.pid_file.end_leftover(POLITE)
+    end_recorded([running.pid_file], POLITE)
     assert running.alive()
     assert not running.pid_file.path.exists()
-    running.identity.end(POLITE)
+    running.stop(POLITE)
 
 
 def test_a_zombie_does_not_run() -> None:
@@ -89,10 +97,20 @@ def test_an_identity_is_that_of_one_process_only(tmp_path: Path) -> None:
     one, two = started(tmp_path), started(tmp_path, name="two")
     assert one.identity != two.identity
     assert one.identity.alive()
-    end_all([one.pid_file, two.pid_file], POLITE)
+    end_recorded([one.pid_file, two.pid_file], POLITE)
     assert not one.identity.alive()
     assert not two.identity.alive()
     assert one.popen.wait() == two.popen.wait() == -signal.SIGTERM
+
+
+def test_each_signal_is_sent_once(tmp_path: Path) -> None:
+    counting = "print('signal', flush=True)"
+    code = f"import signal, time; signal.signal(signal.SIGTERM, lambda *_: {counting});"
+    code += "print('asleep', flush=True)\nwhile True: time.sleep(600)"
+    running = started(tmp_path, [sys.executable, "-c", code])
+    assert end([running.identity], [(signal.SIGTERM, 0.3)]) == [running.identity]
+    assert running.last_words().count("signal") == 1
+    running.stop([(signal.SIGKILL, 5.0)])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "12", '{"pid": 1}'])

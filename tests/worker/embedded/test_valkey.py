@@ -55,9 +55,9 @@ def test_nobody_gets_in_without_the_password(server: Valkey) -> None:
         port = valkey.connection_pool.connection_kwargs["port"]
         password = valkey.connection_pool.connection_kwargs["password"]
     for guess in (None, "guess"):
-        with redis.Redis(HOST, port, password=guess, retry=Retry(NoBackoff(), 0)) as stranger:
-            with pytest.raises(redis.AuthenticationError):
-                stranger.ping()
+        stranger = redis.Redis(HOST, port, password=guess, retry=Retry(NoBackoff(), 0))
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
     assert len(password) >= 32
 
 
