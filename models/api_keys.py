@@ -61,8 +61,11 @@ def create(
     """Issue a key to a user by checked arguments.
 
     The account's row is taken before anything is read from it, so that no key slips through while
-    the account is being disabled. Refused as `user_unknown`, `account_held`, `role_not_allowed`.
+    the account is being disabled. Refused as `name_invalid`, `user_unknown`, `account_held`,
+    `role_not_allowed`.
     """
+    if "\0" in creation.name or not creation.name.isprintable():
+        raise Refused("name_invalid", "the name has control characters: write one plain line")
     account_id = accounts.find(tx, creation.user_email).id
     holds.lock_accounts(tx, [account_id])
     account = accounts.find(tx, str(account_id))
@@ -88,6 +91,21 @@ def create(
     )
 
 
+_ISSUE = """
+    WITH issued AS (
+        INSERT INTO keyturn.api_keys (
+            id, account_id, name, created_by, role, digest, scheme, pepper, hint, allowed_ips,
+            family_id, created_at, expires_at)
+        VALUES (:id, :account, :name, :created_by, :role, :digest, :scheme, :pepper, :hint,
+            CAST(:ips AS text[]), :family, :now, :now + :validity)
+        RETURNING id, family_id, expires_at
+    ), used AS (
+        INSERT INTO keyturn.key_uses (key_id) VALUES (:id)
+    )
+    SELECT id, family_id, expires_at FROM issued
+"""
+
+
 def issue(
     tx: Tx,
     *,
@@ -105,19 +123,7 @@ def issue(
     key_id = new_id()
     text = secret.reveal()
     row = tx.row(
-        """
-        WITH issued AS (
-            INSERT INTO keyturn.api_keys (
-                id, account_id, name, created_by, role, digest, scheme, pepper, hint, allowed_ips,
-                family_id, created_at, expires_at)
-            VALUES (:id, :account, :name, :created_by, :role, :digest, :scheme, :pepper, :hint,
-                CAST(:ips AS text[]), :family, :now, :now + :validity)
-            RETURNING id, family_id, expires_at
-        ), used AS (
-            INSERT INTO keyturn.key_uses (key_id) VALUES (:id)
-        )
-        SELECT id, family_id, expires_at FROM issued
-        """,
+        _ISSUE,
         id=key_id,
         account=account_id,
         name=name,

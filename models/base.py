@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import CursorResult, Engine, MetaData, RowMapping, TextClause, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -170,15 +171,10 @@ class Database:
                 if tries <= 0 or not may_repeat(error):
                     raise
 
-    def autocommit_engine(self) -> Engine:
-        """A pool whose connections commit each statement by themselves and are never pinged."""
-        return create_engine(
-            self._url,
-            hide_parameters=True,
-            isolation_level="AUTOCOMMIT",
-            pool_reset_on_return=None,
-            connect_args=self._connect_args,
-        )
+    def connect_autocommit(self) -> psycopg.Connection:
+        """A connection of the driver's own, outside of the pool, that commits each statement."""
+        _, arguments = self.engine.dialect.create_connect_args(self.engine.url)
+        return psycopg.connect(**{**arguments, **self._connect_args, "autocommit": True})
 
     def close(self) -> None:
         """Give all connections back to the server."""

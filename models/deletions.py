@@ -1,6 +1,6 @@
 """What is irreversible, after its time: keys of deleted accounts are deleted, old rows purged."""
 
-from . import api_keys, holds
+from . import api_keys, audit, holds
 from .base import Step, Tx
 from .policy import Policy
 
@@ -41,12 +41,52 @@ def step(tx: Tx, policy: Policy) -> Step:
     return Step(deleted, finished=not ids)
 
 
-def confirm_source(tx: Tx, source: str) -> int:
+def unconfirmed(tx: Tx, source: str) -> list[str]:
+    """The e-mail addresses of accounts whose deletion by this source waits for an operator."""
+    found = tx.execute(
+        """
+        SELECT a.email FROM keyturn.holds h JOIN keyturn.accounts a ON a.id = h.account_id
+        WHERE h.source = :source AND h.confirm AND h.lifted_at IS NULL ORDER BY a.email
+        """,
+        source=source,
+    )
+    return list(found.scalars())
+
+
+def confirm_source(tx: Tx, source: str, *, actor: str) -> int:
     """Let a source's deletions go on that had waited for an operator; returns how many."""
-    return tx.count(
+    confirmed = tx.count(
         "UPDATE keyturn.holds SET confirm = false WHERE source = :source AND confirm",
         source=source,
     )
+    if confirmed:
+        why = f"{confirmed} deletions of {source}"
+        audit.record(tx, actor, "source.confirmed", why=why)
+    return confirmed
+
+
+def purge(tx: Tx, policy: Policy, batch: int = 5000) -> int:
+    """Shrink the rows of keys that were deleted long enough ago to tombstones.
+
+    What stays is what proves that there was such a key, and refuses its text: id, digest, account,
+    dates and family. Returns how many shrank.
+    """
+    purged = list(
+        tx.execute(
+            """
+            UPDATE keyturn.api_keys SET name = '', created_by = '', hint = '', allowed_ips = NULL
+            WHERE id IN (
+                SELECT id FROM keyturn.api_keys
+                WHERE deleted_at <= :now - :kept AND created_by <> ''
+                LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED)
+            RETURNING id
+            """,
+            kept=policy.purge_after,
+            batch=batch,
+        ).scalars()
+    )
+    tx.execute("DELETE FROM keyturn.key_uses WHERE key_id = ANY(:ids)", ids=purged)
+    return len(purged)
 
 
 def forget_sent(tx: Tx, policy: Policy, batch: int = 5000) -> int:

@@ -9,6 +9,7 @@ from uuid import UUID
 from . import (
     accounts,
     api_keys,
+    deletions,
     holds,
     inbox,
     linking,
@@ -161,6 +162,15 @@ class Operator(Client):
         account_id, changed = self.database.run(enable)
         self._settle(account_id)
         return changed
+
+    def unconfirmed_deletions(self, source: str) -> list[str]:
+        """The accounts (e-mail addresses) whose deletion by this source waits for an operator."""
+        with self.database.begin() as tx:
+            return deletions.unconfirmed(tx, source)
+
+    def confirm_deletions(self, source: str) -> int:
+        """Let the deletions of a source that cut unusually many accounts go on; how many."""
+        return self.database.run(lambda tx: deletions.confirm_source(tx, source, actor=self.actor))
 
     def roles(self) -> list[Role]:
         """All roles and what they permit."""

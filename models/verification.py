@@ -1,5 +1,6 @@
 """`verify`: one SELECT answers whether a key works and why not; its use is recorded behind it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +11,17 @@ from uuid import UUID
 import psycopg
 
 from .base import Database
-from .key_text import Peppers, digests, parse
+from .key_text import Peppers, digest, digests, parse
 from .predicate import WORKS
 from .recording import Use
 
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
 _SQL = f"""
     SELECT k.id, k.account_id, a.email, k.role, r.permissions, k.expires_at, k.allowed_ips,
-           {{now}} AS now, ({WORKS.replace(":now", "{now}")}) AS works,
-           CASE WHEN k.deleted_at IS NOT NULL THEN 'deleted'
+           {{now}} AS now,
+           CASE WHEN {WORKS.replace(":now", "{now}")} THEN NULL
+                WHEN k.deleted_at IS NOT NULL THEN 'deleted'
                 WHEN {{now}} >= k.expires_at THEN 'expired'
                 WHEN a.held THEN 'account_held'
                 WHEN k.status = 'retired' THEN 'retired'
@@ -64,21 +68,24 @@ REASONS = {
 
 
 class Verifier:
-    """Answers `verify` from a pool of its own, whose connections commit by themselves.
+    """Answers `verify` on connections of its own, which commit by themselves.
 
-    There is no ping before use, which would double the round trips: a connection that turns out to
-    be dead is replaced and the question asked once more, which is harmless as nothing is written.
+    Each is kept with a cursor that asks nothing else, so that a call costs one round trip and
+    little besides. There is no ping before use: where a connection turns out to be dead, all that
+    are idle are let go and the question is asked once more, which is harmless as nothing is written.
     """
 
     def __init__(self, database: Database, peppers: Peppers) -> None:
         self._peppers = peppers
         self._clock = database.clock
-        self._engine = database.autocommit_engine()
-        self._only_pepper = len(peppers.versions) == 1
+        self._connect = database.connect_autocommit
+        self._only_pepper = peppers[peppers.current] if len(peppers.versions) == 1 else None
         self._sql = _SQL.format(
             now="%(now)s::timestamptz" if self._clock else "now()",
             match="= %(digest)s" if self._only_pepper else "= ANY(%(digest)s)",
         )
+        self._idle: list[Cursor] = []
+        self._process = os.getpid()
 
     def verify(self, text: object, ip: str | None = None) -> tuple[Verdict, Use | None]:
         """The answer, and the use to record where the key works. Takes no lock.
@@ -89,13 +96,11 @@ class Verifier:
         parsed = parse(text)
         if parsed is None:
             return Verdict(False, "malformed"), None
-        found = digests(parsed.secret.reveal(), self._peppers)
-        row = self._select(found[0] if self._only_pepper else found)
+        row = self._select(self._digest(parsed.secret.reveal()))
         if row is None:
             return Verdict(False, "unknown"), None
-        key_id, account_id, email, role, permissions, expires_at, allowed, now, works, why = row
-        reason = None if works else why
-        if works and allowed and not _allows(allowed, ip):
+        key_id, account_id, email, role, permissions, expires_at, allowed, now, reason = row
+        if reason is None and allowed and not _allows(allowed, ip):
             reason = "ip_not_allowed"
         verdict = Verdict(
             reason is None, reason, key_id, account_id, email, role, tuple(permissions), expires_at
@@ -103,8 +108,15 @@ class Verifier:
         return verdict, Use(key_id, now, ip) if reason is None else None
 
     def close(self) -> None:
-        """Give the pool's connections back."""
-        self._engine.dispose()
+        """Close what is idle."""
+        idle, self._idle = self._idle, []
+        for cursor in idle:
+            cursor.connection.close()
+
+    def _digest(self, text: str) -> bytes | list[bytes]:
+        return (
+            digest(text, self._only_pepper) if self._only_pepper else digests(text, self._peppers)
+        )
 
     def _select(self, digest: bytes | list[bytes]) -> Any:
         params: dict[str, object] = {"digest": digest}
@@ -113,19 +125,27 @@ class Verifier:
         try:
             return self._fetch(params)
         except psycopg.OperationalError:
+            self.close()
             return self._fetch(params)
 
     def _fetch(self, params: dict[str, object]) -> Any:
-        connection = self._engine.raw_connection()
+        cursor = self._take()
         try:
-            cursor = connection.cursor()
-            cursor.execute(self._sql, params)
-            return cursor.fetchone()
-        except psycopg.OperationalError:
-            connection.invalidate()
+            row = cursor.execute(self._sql, params).fetchone()
+        except BaseException:
+            cursor.connection.close()
             raise
-        finally:
-            connection.close()
+        self._idle.append(cursor)
+        return row
+
+    def _take(self) -> Cursor:
+        """A cursor that nobody else uses until it is put back."""
+        if self._process != os.getpid():  # after a fork: the parent's connections are not ours
+            self._process, self._idle = os.getpid(), []
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect().cursor(binary=True)
 
 
 def _allows(allowed: Iterable[str], ip: str | None) -> bool:

@@ -30,5 +30,5 @@ def retention(run: Runtime) -> int:
 
     return sum(
         run.until_finished(partial(batch, forget), "upkeep.retention")
-        for forget in (inbox.forget, deletions.forget_sent)
+        for forget in (inbox.forget, deletions.forget_sent, deletions.purge)
     )

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from .. import tables as _tables  # noqa: F401  (they register with Base)
+from .. import record_tables as _records  # noqa: F401  (they register with Base)
 from ..base import SCHEMA, Base
 
 _LOCK = 0x6B657974  # "keyt": two migrating processes take turns

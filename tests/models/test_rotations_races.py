@@ -10,6 +10,8 @@ from typing import TypeVar
 from models import notices
 from models.errors import Refused
 from models.rotations import Claimed
+from tests.eventually import eventually
+from tests.models.notice_verbs import plan
 from tests.models.scene import DAY, Scene
 
 T = TypeVar("T")
@@ -97,3 +99,23 @@ def test_two_planners_make_one_notice_and_one_message(scene: Scene) -> None:
     assert len(scene.sql("SELECT FROM keyturn.notices")) == 20
     keys = [key["id"] for mail in scene.mails("notice.expiring") for key in mail["keys"]]
     assert len(keys) == len(set(keys)) == 20
+
+
+def test_a_second_poster_waits_and_finds_nothing_left(scene: Scene) -> None:
+    scene.key(90 * DAY)
+    scene.later(60 * DAY)
+    plan(scene, post=False)
+
+    def post() -> int:
+        return scene.database.run(lambda tx: notices.post(tx, scene.policy)).changed
+
+    def waits() -> list[object]:
+        return scene.sql("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    with ThreadPoolExecutor(1) as pool:
+        with scene.database.begin() as tx:
+            assert notices.post(tx, scene.policy).changed == 1
+            second = pool.submit(post)
+            eventually(waits)
+        assert second.result(timeout=10) == 0
+    assert len(scene.mails("notice.expiring")) == 1

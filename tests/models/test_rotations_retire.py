@@ -172,3 +172,22 @@ def test_a_successor_deleted_while_draining_cancels_and_frees_the_family(scene: 
     assert (cancelled.state, cancelled.cancel_reason) == ("cancelled", "successor_deleted")
     assert scene.find_key(rotation.old_key_id).status == "active"
     assert scene.request(rotation.old_key_id).id != rotation.id
+
+
+def test_a_reason_that_comes_back_is_not_told_again(scene: Scene) -> None:
+    rotation = scene.draining()
+    scene.later(7 * DAY)
+    for _ in range(2):
+        scene.use(rotation.old_key_id)
+        scene.later(25 * HOUR - MINUTE)
+        scene.use(rotation.old_key_id)
+        scene.later(MINUTE)
+        scene.advance()
+        assert scene.rotation(rotation).blocked_reason == "old_key_in_use"
+        scene.hold(key=rotation.new_key_id)
+        scene.later(25 * HOUR)
+        scene.advance()
+        assert scene.rotation(rotation).blocked_reason == "successor_not_working"
+        scene.lift(key=rotation.new_key_id)
+    codes = [mail["code"] for mail in scene.mails("rotation.blocked")]
+    assert codes == ["old_key_in_use", "successor_not_working"]

@@ -7,8 +7,8 @@ import pytest
 from freezegun import freeze_time
 
 import tasks
-from models import schedule_runs
-from models.base import Database, Step
+from models import api_keys, holds, schedule_runs
+from models.base import Database, Step, Tx
 from models.events import Action
 from models.key_text import Peppers
 from models.keyring import Keyring
@@ -299,8 +299,32 @@ def test_deletions_of_a_burst_wait_for_an_operator(frozen: World) -> None:
         assert frozen.apply().bursts == ["okta"]
         clock.tick(frozen.policy.deletion_delay)
         assert run(delete, runtime(frozen)) == 0
-        assert frozen.database.run(lambda tx: deletions.confirm_source(tx, "okta")) == 2
+        assert frozen.database.run(lambda tx: deletions.confirm_source(tx, "okta", actor="t")) == 2
         assert run(delete, runtime(frozen)) == 2
+
+
+def test_a_key_deleted_long_ago_shrinks_to_a_tombstone_that_still_refuses(frozen: World) -> None:
+    retain = tasks.flows()["upkeep.retention"]
+    with freeze_time(EPOCH) as clock:
+        account = frozen.account()
+        key, text = frozen.key()
+        other, _ = frozen.key()
+
+        def delete(tx: Tx) -> bool:
+            holds.lock_accounts(tx, [account])
+            return api_keys.delete(tx, key, actor="t", why="test", policy=frozen.policy)
+
+        frozen.database.run(delete)
+        clock.tick(frozen.policy.purge_after - timedelta(seconds=1))
+        assert run(retain, runtime(frozen)) == 0
+        clock.tick(1)
+        assert run(retain, runtime(frozen)) == 1
+        assert run(retain, runtime(frozen)) == 0
+        with frozen.database.begin() as tx:
+            gone, kept = api_keys.find(tx, str(key)), api_keys.find(tx, str(other))
+        assert (gone.name, gone.hint, gone.created_by, gone.account_id) == ("", "", "", account)
+        assert (kept.name, gone.family_id) == ("a key", key)
+        assert frozen.verify(text).reason == "deleted"
 
 
 def test_many_keys_expiring_at_once_raise_an_alarm(

@@ -103,7 +103,7 @@ def _state(account: Account) -> str:
 
 @app.command()
 def show(account: AccountName, json: Json = False) -> None:
-    """Show one account, how producers name it, and what holds it."""
+    """Show one account, its names and what holds it."""
     with session.operator() as client:
         _show(client, client.account(account), json)
 
@@ -134,7 +134,7 @@ def disable(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Stop all keys of an account until it is enabled again; asks before."""
+    """Stop all keys of an account until it is enabled again."""
     with session.operator() as client:
         found = client.account(account)
         used = _last_use(client, found)
@@ -176,6 +176,29 @@ def enable(
         done = "is no longer" if changed else "was not"
         first = f"{found.email} {done} held by {source}/{kind}."
         _tell(client, found, changed, first, json, mend=True)
+
+
+@app.command()
+def confirm_deletions(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, by its name.")],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Let deletions go on that wait for a person.
+
+    Those of a source that cut unusually many accounts at once do. The accounts stay held; their
+    keys are deleted, for ever, when the delay has passed.
+    """
+    with session.operator() as client:
+        waiting = client.unconfirmed_deletions(source)
+        plan = [f"{len(waiting)} accounts that {source} deleted would lose their keys for ever:"]
+        plan += [f"  {email}" for email in waiting[:20]]
+        document = {"source": source, "accounts": waiting}
+        if waiting and not agreed("Confirm?", plan, document, yes=yes, dry_run=dry_run, json=json):
+            return
+        count = client.confirm_deletions(source)
+        output.answer(json, {"source": source, "confirmed": count}, f"{count} confirmed.")
 
 
 def _tell(

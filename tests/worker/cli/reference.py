@@ -16,7 +16,7 @@ from worker.cli.app import app
 DOCUMENT = Path(__file__).parents[3] / "docs" / "commands.md"
 
 _BLOCK = re.compile(
-    r"^### `keyturn (?P<command>[a-z ]+)`\n(?P<prose>.*?)```text\n.*?```\n", re.M | re.S
+    r"^### `keyturn (?P<command>[a-z -]+)`\n(?P<prose>.*?)```text\n.*?```\n", re.M | re.S
 )
 
 

@@ -91,3 +91,20 @@ def test_accounts_are_listed_with_their_keys(cli: Cli) -> None:
     told = cli.ok("accounts", "list")
     assert ADA in told
     assert all(len(line) <= 80 for line in told.splitlines())
+
+
+def test_deletions_of_a_burst_are_shown_and_go_on_when_confirmed(
+    cli: Cli, database_url: str
+) -> None:
+    database = Database(database_url)
+    with database.begin() as tx:
+        account = tx.scalar("SELECT id FROM keyturn.accounts")
+        holds.lock_accounts(tx, [account])
+        given = {"source": "okta", "kind": "deleted", "actor": "test", "policy": Policy()}
+        holds.place(tx, account_id=account, **given)  # type: ignore[arg-type]
+        tx.execute("UPDATE keyturn.holds SET confirm = true")
+    database.close()
+    shown = cli.json("accounts", "confirm-deletions", "okta", "--dry-run")
+    assert shown["would"]["accounts"] == [ADA]
+    assert cli.json("accounts", "confirm-deletions", "okta", "--yes")["confirmed"] == 1
+    assert cli.json("accounts", "confirm-deletions", "okta", "--yes")["confirmed"] == 0

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from models import tables
+from models import record_tables, tables
 from models.base import Database
 from tests.worker.cli.conftest import ADA, Cli
 from worker.cli import events, keys, notices, rotations
@@ -74,8 +74,8 @@ def test_migrating_prepares_an_empty_database(
     [
         (keys.Status, tables.KEY_STATUS),
         (rotations.State, tables.ROTATION_STATES),
-        (events.State, tables.EVENT_STATES),
-        (notices.State, tables.NOTICE_STATES),
+        (events.State, record_tables.EVENT_STATES),
+        (notices.State, record_tables.NOTICE_STATES),
     ],
 )
 def test_every_state_can_be_asked_for(offered: object, states: tuple[str, ...]) -> None:
