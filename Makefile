@@ -19,7 +19,7 @@ run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
 	@$(BIN)/keyturn up
 
 test: $(TESTABLE) ## run the tests against servers of their own; ARGS='-k word' narrows
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(ARGS)
 
 check: $(TESTABLE) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -20,6 +20,13 @@ _TEMPLATE: Final = "migrated"
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits for real seconds to pass: the rest runs beside it."""
+    items.sort(
+        key=lambda item: (not item.nodeid.startswith("tests/flows/"), "test_up" not in item.nodeid)
+    )
+
+
 @pytest.fixture(scope="session")
 def servers_home() -> Iterator[Home]:
     """The directory of this run's servers."""

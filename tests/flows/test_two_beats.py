@@ -8,7 +8,7 @@ from models import Client, TimeUnit
 from models.operator import Operator
 from tests.eventually import eventually
 from tests.flows.processes import beat, environment, worker
-from tests.world import World
+from tests.world import ADA, World
 from worker.schedule import TICK
 
 
@@ -24,10 +24,10 @@ def test_two_beats_over_three_slots_give_one_notice_and_no_second_audit_row(
     )
     with Operator(database_url) as operator:
         World(operator.database).account()
-        key = operator.create_api_key("short", "ada@example.com", "viewer", 60, TimeUnit.SECOND)
-        make_due(operator)
         with worker(env), beat(env), beat(env):
-            first = eventually(lambda: slot(operator), within=30)
+            first = eventually(lambda: slot(operator), within=60)
+            key = operator.create_api_key("short", ADA, "viewer", 60, TimeUnit.SECOND)
+            make_due(operator)
             seen = {first}
             while len(seen) < 4:  # the slot it began in and three whole ones
                 eventually(lambda: slot(operator) not in seen, within=10)
@@ -59,11 +59,11 @@ def subjects(tmp_path: Path) -> list[str]:
 
 
 def make_due(client: Client) -> None:
-    """Let the key have 20 seconds left of its minute: past its threshold of 30."""
+    """Let the key have 25 seconds left of its minute: past its threshold of 30."""
     with client.database.begin() as tx:
         tx.execute(
-            "UPDATE keyturn.api_keys SET created_at = created_at - interval '40 s', "
-            "expires_at = expires_at - interval '40 s'"
+            "UPDATE keyturn.api_keys SET created_at = created_at - interval '35 s', "
+            "expires_at = expires_at - interval '35 s'"
         )
 
 

@@ -218,7 +218,7 @@ def test_levels() -> None:
     logging.getLogger("x").debug("quiet")
     logging.getLogger("celery.app.trace").info("quiet")
     logging.getLogger("sqlalchemy.engine").info("quiet")
-    logging.getLogger("alembic").info("heard")
+    logging.getLogger("celery.worker").info("heard")
     assert [line["event"] for line in lines()] == ["heard"]
 
 
