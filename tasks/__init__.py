@@ -1,6 +1,6 @@
 """What happens: short scripts of verbs from `models`, each doing whatever is due."""
 
-from . import accounts, keys, notices, outbox, rotations, upkeep
+from . import accounts, keys, notices, outbox, rotations, running, upkeep
 from .runtime import Flow, Runtime, flows, run
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "outbox",
     "rotations",
     "run",
+    "running",
     "upkeep",
 ]

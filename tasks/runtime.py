@@ -15,6 +15,7 @@ from models.messages import Channel
 from models.policy import Policy
 
 from .clock import ClockGuard
+from .running import noted
 
 log = structlog.get_logger()
 
@@ -113,7 +114,8 @@ def run(flow: Flow, runtime: Runtime) -> int:
         return 0
     started = time.monotonic()
     try:
-        changed = flow.work(runtime)
+        with noted(flow.name):
+            changed = flow.work(runtime)
     except Exception as error:
         reason = f"{type(error).__name__}"
         with suppress(Exception):

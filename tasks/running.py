@@ -1,0 +1,24 @@
+"""Which flows run in this process just now, and for how long: what a watchdog looks at."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_running: dict[int, tuple[str, float]] = {}
+
+
+@contextmanager
+def noted(flow: str) -> Iterator[None]:
+    """Count a flow as running in this thread until the block ends."""
+    _running[threading.get_ident()] = (flow, time.monotonic())
+    try:
+        yield
+    finally:
+        _running.pop(threading.get_ident(), None)
+
+
+def longest() -> tuple[str, float] | None:
+    """The flow that has run for the longest, and its seconds; None where none runs."""
+    started = min(list(_running.values()), key=lambda one: one[1], default=None)
+    return None if started is None else (started[0], time.monotonic() - started[1])
