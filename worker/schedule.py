@@ -9,7 +9,19 @@ TICK = "upkeep.ring_due"
 
 
 def schedule(settings: Settings) -> Mapping[str, timedelta]:
-    """How often each flow runs even if nobody rings for it."""
+    """How long each flow rests at most, even if nobody rings for it."""
+    # Half a tick less than was asked for: ticks come a little early or late, and a flow that just
+    # misses one would rest for twice its time.
+    slack = tick_every(settings) / 2
+    return {name: rest - slack for name, rest in _rests(settings).items()}
+
+
+def tick_every(settings: Settings) -> timedelta:
+    """How often beat looks whether a flow is due: as often as the most frequent one runs."""
+    return min(_rests(settings).values())
+
+
+def _rests(settings: Settings) -> Mapping[str, timedelta]:
     return {
         "accounts.apply_events": settings.apply_every,
         "keys.settle": settings.settle_every,
@@ -18,10 +30,6 @@ def schedule(settings: Settings) -> Mapping[str, timedelta]:
         "notices.plan": settings.notices_every,
         "rotations.advance": settings.rotations_every,
         "outbox.deliver": settings.deliver_every,
+        "upkeep.check_invariants": settings.invariants_every,
         "upkeep.retention": settings.retention_every,
     }
-
-
-def tick_every(settings: Settings) -> timedelta:
-    """How often beat looks whether a flow is due: as often as the most frequent one."""
-    return min(schedule(settings).values())

@@ -60,7 +60,8 @@ class Supervisor:
             if self.stopping.is_set():
                 return
             setup.prepare(self.settings)
-            self._announce(stack)
+            stack.callback(withdraw, self.home)
+            self._announce()
             database = setup.database(self.settings, pool_size=1, name="keyturn up")
             stack.callback(database.close)
             self._start_children(stack)
@@ -92,8 +93,8 @@ class Supervisor:
         server.start()
         self.servers.append(server)
 
-    def _announce(self, stack: ExitStack) -> None:
-        stack.callback(withdraw, self.home)
+    def _announce(self) -> None:
+        """Tell commands in other terminals what runs; anew after a server was started again."""
         announce(
             Embedded(
                 self.home.path,
@@ -151,6 +152,7 @@ class Supervisor:
             raise EmbeddedFailed(
                 f"{type(server).__name__} had to move to another address: start `keyturn up` again"
             )
+        self._announce()
 
 
 def ready(database: Database, since: datetime) -> bool:

@@ -228,6 +228,8 @@ def test_servers_that_die_come_back_at_the_same_address(up: Up) -> None:
     eventually(lambda: psycopg.connect(before.database_url), within=20).close()
     with redis.Redis.from_url(before.broker_url) as client:
         eventually(client.ping, within=20)
+    # Commands in another terminal find them as before.
+    eventually(lambda: running(up.data) == before, within=10)
     assert up.popen.poll() is None
 
 
