@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from . import audit
 from .base import Tx
 from .errors import NotFound, Refused
 from .event_order import KIND
@@ -288,6 +289,25 @@ def requeue(tx: Tx, event: int) -> None:
             "nothing",
         )
     tx.ring("accounts.apply_events")
+
+
+def dismiss(tx: Tx, event: int, *, actor: str, reason: str) -> None:
+    """End an event that a person has looked at and that nothing more is to be done about.
+
+    Refused as `event_finished` where it waits for nobody, `event_unknown` where there is none.
+    """
+    ended = tx.count(
+        """
+        UPDATE keyturn.inbox SET state = 'ignored', finished_at = :now, reason = :reason
+        WHERE id = :id AND state IN ('parked', 'rejected', 'waiting_for_account')
+        """,
+        id=event,
+        reason=f"dismissed by {actor}: {reason}",
+    )
+    if not ended:
+        state = find(tx, event).state
+        raise Refused("event_finished", f"event {event} is {state}: nobody has to look at it")
+    audit.record(tx, actor, "event.dismissed", why=f"event {event}: {reason}")
 
 
 def replaced(tx: Tx, event: int, *, actor: str) -> None:

@@ -187,6 +187,10 @@ class Operator(Client):
         with self.database.begin() as tx:
             return inbox.find(tx, event)
 
+    def dismiss_event(self, event: int, reason: str) -> None:
+        """End an event that waits for a person; Refused as `event_finished`."""
+        self.database.run(lambda tx: inbox.dismiss(tx, event, actor=self.actor, reason=reason))
+
     def rotations(self, *, state: str | None = None, account: str | None = None) -> list[Rotation]:
         """Rotations, newest first."""
         with self.database.begin() as tx:

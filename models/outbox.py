@@ -1,7 +1,7 @@
 """What we tell the world: a row is committed with its cause, leased, sent outside, then settled."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -138,13 +138,11 @@ def skip(tx: Tx, leased: Leased, reasons: dict[UUID, str]) -> None:
     tx.execute(
         """
         UPDATE keyturn.outbox o SET state = 'skipped', settled_at = :now, error = r.reason
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:reasons AS text[])) AS r (id, reason)
-        WHERE o.id = r.id AND o.state = 'waiting'
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:fences AS int[]), CAST(:reasons AS text[]))
+             AS r (id, fence, reason)
+        WHERE o.id = r.id AND o.fence = r.fence AND o.state = 'waiting'
         """,
         ids=list(reasons),
+        fences=[leased.fences[one] for one in reasons],
         reasons=list(reasons.values()),
     )
-
-
-Refresh = Callable[[Tx, Sequence[Outgoing]], tuple[list[Outgoing], dict[UUID, str]]]
-"""Reads the truth again just before sending: what to send, and what to skip with why."""

@@ -27,7 +27,8 @@ MOST_REMEMBERED = 200_000
 # process that has requests to serve.
 _RECORD = """
 WITH seen AS (
-    SELECT key_id, min(at) AS first, max(at) AS last, sum(count) AS count,
+    SELECT key_id, least(min(at), :now) AS first, least(max(at), :now) AS last,
+           sum(count) AS count,
            (array_agg(ip ORDER BY at DESC))[1] AS ip
     FROM unnest(
         CAST(string_to_array(:ids, ',') AS uuid[]),
@@ -62,6 +63,8 @@ class Use:
 def record(tx: Tx, uses: Iterable[Use]) -> int:
     """Write uses down; a row that somebody else is writing just now is passed over.
 
+    A use in the future (a gateway whose clock is ahead) counts as one of now: it would make the key
+    look in use for as long.
     Returns how many keys' rows were written.
     """
     seen = list(uses)

@@ -1,9 +1,9 @@
-"""What keeps the rest going: lost rings are rung again, old rows leave."""
+"""What keeps the rest going: lost rings are rung again, promises checked, old rows leave."""
 
 from collections.abc import Callable
 from functools import partial
 
-from models import deletions, inbox, schedule_runs
+from models import deletions, inbox, invariants, schedule_runs
 from models.base import Step, Tx
 from models.policy import Policy
 
@@ -18,6 +18,16 @@ def ring_due(run: Runtime) -> int:
     due = run.database.run(lambda tx: schedule_runs.due(tx, run.schedule))
     run.ring(due)
     return len(due)
+
+
+@flow("upkeep.check_invariants")
+def check_invariants(run: Runtime) -> int:
+    """Check the promises where something may have changed; returns how many are broken."""
+    tolerance = invariants.Tolerance.of(run.schedule)
+    broken = invariants.check(run.database, run.policy, tolerance=tolerance)
+    for one in broken:
+        run.alarm("invariant_broken", invariant=one.name, count=one.count, rows=one.rows)
+    return len(broken)
 
 
 @flow("upkeep.retention", destructive=True)

@@ -11,6 +11,7 @@ import pytest
 
 from models.operator import Operator
 from tests.eventually import eventually
+from tests.flows.invariants import assert_invariants
 from tests.flows.stack import Stack, running_stack
 
 ADA = "ada@example.com"
@@ -91,6 +92,7 @@ def test_the_life_of_a_key(stack: Stack, operator: Operator, killed: bool) -> No
     eventually(lambda: announced(stack, "key.expired", short["id"]), within=SOON)
     assert operator.verify(new).valid
     one_effect_each(operator, account["id"])
+    assert_invariants(operator)
 
 
 def announced(stack: Stack, kind: str, key_id: str) -> bool:

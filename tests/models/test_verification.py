@@ -164,6 +164,15 @@ def test_reported_uses_are_folded_and_bad_addresses_dropped(client: Client) -> N
 
 
 @pytest.mark.usefixtures("account")
+def test_a_use_in_the_future_counts_as_one_of_now(client: Client) -> None:
+    new = client.create_api_key("ci", ADA, "viewer", 1, TimeUnit.DAY)
+    client.report_use([Use(new.id, datetime.now(UTC) + timedelta(days=365))])
+    _, last = uses(client, new.id)
+    assert last is not None
+    assert last <= datetime.now(UTC) + timedelta(seconds=1)
+
+
+@pytest.mark.usefixtures("account")
 def test_verify_goes_on_after_the_server_has_cut_its_connections(client: Client) -> None:
     new = client.create_api_key("ci", ADA, "viewer", 1, TimeUnit.DAY)
     assert client.verify(new.text.reveal())

@@ -164,14 +164,24 @@ def enable(
     kind: Annotated[
         str, typer.Option(metavar="KIND", help="What kind of hold it is.")
     ] = "disabled",
+    yes: Yes = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Lift one hold of an account, and nothing else.
 
     It is that of `accounts disable`, unless another one is named. Says which others still stand.
+    Asks before it lifts a hold of another kind, such as `compromised`.
     """
     with session.operator() as client:
         found = client.account(account)
+        plan = [
+            f"The hold {source}/{kind} of {found.email} would be lifted; its keys may work again."
+        ]
+        would = {"account": found.email, "source": source, "kind": kind}
+        doubtful = kind != "disabled" or dry_run
+        if doubtful and not agreed("Lift it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+            return
         changed = client.enable_account(account, reason, source=source, kind=kind)
         done = "is no longer" if changed else "was not"
         first = f"{found.email} {done} held by {source}/{kind}."

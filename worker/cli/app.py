@@ -7,6 +7,8 @@ from typer.core import TyperGroup
 
 from worker.cli import (
     accounts,
+    demo,
+    doctor,
     events,
     failures,
     intake,
@@ -46,8 +48,10 @@ for noun in (keys, accounts, rotations, events, notices, roles):
     app.add_typer(noun.app)
 app.command("run")(jobs.run)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("intake")(intake.intake)
+app.command("demo")(demo.demo)
 
 
 @app.command()

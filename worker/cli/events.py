@@ -100,6 +100,21 @@ def replay(event: EventNumber, json: Json = False) -> None:
 
 
 @app.command()
+def dismiss(
+    event: EventNumber,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit.")],
+    json: Json = False,
+) -> None:
+    """End an event that waits for a person.
+
+    It was rejected, parked, or waits for an account, and nothing is to be done about it.
+    """
+    with session.operator() as client:
+        client.dismiss_event(event, reason)
+    output.answer(json, {"id": event, "dismissed": True}, f"Event {event} is dismissed.")
+
+
+@app.command()
 def parse(
     file: Annotated[str, typer.Argument(metavar="FILE", help="One message, or - for stdin.")],
     provider: Annotated[
@@ -183,8 +198,9 @@ def send(
 ) -> None:
     """Publish an account event, as a producer does.
 
-    It goes to the stream of the native source. Types: account.disabled, account.enabled,
-    account.deleted, account.compromised. It takes effect when intake and a worker run.
+    It goes to the stream of the native source; where there are no streams (RabbitMQ), as the task
+    account.event. Types: account.disabled, account.enabled, account.deleted, account.compromised.
+    It takes effect when intake and a worker run.
     """
     given = {
         "type": type,
@@ -197,6 +213,10 @@ def send(
     fields = {name: value for name, value in given.items() if value is not None}
     _check(fields)
     settings = session.settings()
+    if not settings.has_streams:
+        task = _call(settings, fields)
+        output.answer(json, {"task": task}, task)
+        return
     stream = _native_stream(settings)
     entry = _publish(settings.stream_url, stream, fields)
     output.answer(json, {"stream": stream, "entry": entry}, entry)
@@ -229,3 +249,10 @@ def _publish(url: str, stream: str, fields: Mapping[str, str]) -> str:
     with connect(url) as server:
         entry: bytes = server.xadd(stream, dict(fields))
     return entry.decode("ascii")
+
+
+def _call(settings: Settings, fields: Mapping[str, str]) -> str:
+    from worker.app import TASK_EVENT, make_app
+
+    sent = make_app(settings).send_task(TASK_EVENT, args=[dict(fields)])
+    return str(sent.id)

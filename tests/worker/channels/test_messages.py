@@ -61,7 +61,7 @@ def test_notice_names_some_and_counts_all() -> None:
     made = parsed("notice.expiring")
     body = made.get_content()
     assert made["Subject"] == "5 of your API keys expire in 7 days or less"
-    assert "    deploy 1\n    ends in a1B2, id 01939c1e-0000-7000-8000-000000000101\n" in body
+    assert "    deploy 1\n    ...a1B2, id 01939c1e-0000-7000-8000-000000000101\n" in body
     assert "    valid until Tuesday, 01 December 2026, 10:30 UTC\n" in body
     assert "deploy 2" in body
     assert "... and 3 more. `keyturn keys list --expiring 7d` shows all of them." in body

@@ -108,3 +108,12 @@ def test_deletions_of_a_burst_are_shown_and_go_on_when_confirmed(
     assert shown["would"]["accounts"] == [ADA]
     assert cli.json("accounts", "confirm-deletions", "okta", "--yes")["confirmed"] == 1
     assert cli.json("accounts", "confirm-deletions", "okta", "--yes")["confirmed"] == 0
+
+
+def test_only_a_hold_of_an_unusual_kind_is_asked_about(cli: Cli) -> None:
+    cli.ok("accounts", "disable", ADA, "--yes")
+    cli.ok("accounts", "enable", ADA)
+    lift = ("accounts", "enable", ADA, "--source", "okta", "--kind", "compromised")
+    assert cli(*lift).exit_code == 2
+    assert cli.json(*lift, "--dry-run")["would"]["kind"] == "compromised"
+    assert cli.json(*lift, "--yes")["changed"] is False

@@ -165,3 +165,14 @@ def test_a_waiting_event_is_replayed_and_a_finished_one_not(cli: Cli, database_u
     assert cli.json("events", "show", str(number))["state"] == "done"
     assert cli.json("accounts", "show", "bob@example.com")["held"] is True
     assert cli.refusal("events", "replay", str(number)) == "event_finished"
+
+
+def test_what_nothing_can_be_done_about_is_dismissed(cli: Cli, database_url: str) -> None:
+    [number] = store(database_url, Received("2", Rejection("not_json", "mend it"), {}, b"{bad"))
+    dismiss = ("events", "dismiss", str(number), "--reason", "a test message")
+    cli.ok(*dismiss)
+    shown = cli.json("events", "show", str(number))
+    assert shown["state"] == "ignored"
+    assert shown["reason"].endswith(": a test message")
+    assert cli.json("status")["events"] == {}
+    assert cli.refusal(*dismiss) == "event_finished"

@@ -1,0 +1,108 @@
+"""What Keyturn promises of rotations: each a query that must find nothing."""
+
+from .promises import STANDS, Promise
+from .tables import ROTATION_LIVE, ROTATION_OPEN, one_of
+
+_LIVE = f"r.{one_of('state', ROTATION_LIVE)}"
+_HELD = f"""
+    EXISTS (SELECT FROM keyturn.holds h WHERE h.account_id = r.account_id AND {STANDS})
+"""
+
+WORKS = Promise(
+    "family_works",
+    "A family in rotation has a working key, unless its holder, an operator or time ended it.",
+    # Its newest key decides: whoever disabled, deleted or outlived that one, it was no rotation.
+    f"""
+    SELECT r.id FROM keyturn.rotations r JOIN keyturn.api_keys n ON n.id = r.new_key_id
+    WHERE {{rotations}} AND {_LIVE} AND NOT {_HELD} AND n.expires_at > :now
+      AND NOT EXISTS (
+        SELECT FROM keyturn.api_keys k
+        WHERE k.family_id = r.family_id AND k.deleted_at IS NULL AND k.expires_at > :now
+          AND NOT EXISTS (SELECT FROM keyturn.holds h WHERE h.key_id = k.id AND {STANDS}))
+      AND NOT EXISTS (
+        SELECT FROM keyturn.holds h WHERE h.key_id = n.id AND {STANDS} AND h.kind <> 'rotated')
+      AND NOT EXISTS (
+        SELECT FROM keyturn.audit e WHERE e.key_id = n.id AND e.after = 'deleted'
+          AND coalesce(e.why, '') NOT IN ('rotated', 'rotation_cancelled'))
+    """,
+)
+
+CONFIRMED = Promise(
+    "confirmed_before_stop",
+    "A rotation stops the old key only after its successor was confirmed, unless compromised.",
+    """
+    SELECT e.key_id AS id FROM keyturn.audit e
+    WHERE {key_entries} AND e.version IS NOT NULL
+      AND (e.after = 'retired' OR (e.after = 'deleted' AND e.why = 'rotated'))
+      AND NOT EXISTS (
+        SELECT FROM keyturn.rotations r WHERE r.old_key_id = e.key_id AND r.confirmed_at <= e.at)
+      AND NOT EXISTS (
+        SELECT FROM keyturn.holds h
+        WHERE h.key_id = e.key_id AND h.kind = 'compromised' AND h.placed_at IS NOT NULL)
+    UNION
+    SELECT r.old_key_id FROM keyturn.rotations r
+    JOIN keyturn.key_uses u ON u.key_id = r.new_key_id
+    WHERE {rotations} AND r.confirmed_by = 'use'
+      AND (u.first_used_at IS NULL OR u.first_used_at > r.confirmed_at)
+    """,
+)
+
+ONE_OPEN = Promise(
+    "one_open_rotation",
+    "A family has one open rotation at most, and two live keys at most.",
+    f"""
+    SELECT r.family_id AS id FROM keyturn.rotations r
+    WHERE r.{one_of("state", ROTATION_OPEN)} AND {{rotated_families}}
+    GROUP BY r.family_id HAVING count(*) > 1
+    UNION
+    SELECT k.family_id FROM keyturn.api_keys k
+    WHERE {{families}} AND k.deleted_at IS NULL AND k.expires_at > :now AND NOT EXISTS (
+        SELECT FROM keyturn.holds h WHERE h.key_id = k.id AND {STANDS} AND h.kind = 'rotated')
+    GROUP BY k.family_id HAVING count(*) > 2
+    """,
+)
+
+SUCCESSOR = Promise(
+    "one_successor",
+    "A rotation has one successor, of its family and account; no other key joins a family.",
+    """
+    SELECT k.id FROM keyturn.api_keys k
+    WHERE {keys} AND CASE WHEN k.family_id = k.id THEN 0 ELSE 1 END <> (
+        SELECT count(*) FROM keyturn.rotations r WHERE r.new_key_id = k.id
+          AND r.family_id = k.family_id AND r.account_id = k.account_id)
+    UNION ALL
+    SELECT r.id FROM keyturn.rotations r JOIN keyturn.api_keys o ON o.id = r.old_key_id
+    WHERE {rotations} AND (o.family_id, o.account_id) <> (r.family_id, r.account_id)
+    """,
+)
+
+SECRETS = Promise(
+    "secrets_go",
+    "A sealed secret goes when it is claimed, when its time ends, and when its account is held.",
+    f"""
+    SELECT r.id FROM keyturn.rotations r
+    WHERE {{rotations}} AND r.sealed IS NOT NULL AND (
+        r.state <> 'issued' OR r.claimed_at IS NOT NULL OR r.sealed_until < :now - :rotation
+        OR EXISTS (SELECT FROM keyturn.holds h
+            WHERE h.account_id = r.account_id AND {STANDS} AND h.placed_at < :now - :rotation)
+    )
+    """,
+    "rotation",
+)
+
+ADVANCES = Promise(
+    "rotations_advance",
+    "No rotation is past its deadline, unless it says what it waits for.",
+    f"""
+    SELECT r.id FROM keyturn.rotations r JOIN keyturn.api_keys o ON o.id = r.old_key_id
+    WHERE {{rotations}} AND {_LIVE} AND r.blocked_reason IS NULL AND NOT {_HELD}
+      AND :now - :rotation > greatest(
+        (SELECT max(h.lifted_at) FROM keyturn.holds h WHERE h.account_id = r.account_id),
+        CASE WHEN r.state = 'retired' THEN r.undo_until
+             WHEN r.state = 'draining' THEN least(r.retire_at, o.expires_at)
+             WHEN r.claimed_at IS NULL THEN r.sealed_until ELSE o.expires_at END)
+    """,
+    "rotation",
+)
+
+OF_ROTATIONS = (WORKS, CONFIRMED, ONE_OPEN, SUCCESSOR, SECRETS, ADVANCES)

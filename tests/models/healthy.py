@@ -1,0 +1,145 @@
+"""A database in which everything that can be has been, and nothing is wrong.
+
+Keys in every state, rotations in every state, events of every outcome, notices and messages: all
+made by the verbs that make them in earnest, and then brought up to date. Keys are found by name.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from freezegun import freeze_time
+from freezegun.api import FrozenDateTimeFactory
+
+from models import deletions, inbox, outbox
+from models.base import Database
+from models.events import Action, Certainty
+from models.inbox import Received, Rejection, Source
+from models.messages import Delivery
+from models.rotations import Rotation
+from tests.models.notice_verbs import deliver, expire, plan
+from tests.models.scene import DAY, HOUR, MINUTE, Scene
+from tests.world import World, event
+
+BOB, CAROL, DAVE = "bob@example.com", "carol@example.com", "dave@example.com"
+DISABLED, ENABLED = Action.DISABLED, Action.ENABLED
+
+
+def build(scene: Scene) -> None:
+    """Fifteen days in the life of an installation."""
+    world = World(scene.database, scene.policy, scene.peppers)
+    _accounts(scene, world)
+    for name in ("active", "unused"):
+        scene.key(name=name)
+    scene.key(12 * DAY, name="expired")
+    scene.key(20 * DAY, name="warned")
+    scene.delete(scene.key(name="deleted"))
+    _hand_over(scene, "completed")
+    scene.request(scene.key(name="unclaimed"))
+    scene.cancel(scene.request(scene.key(name="twice")))
+    run(scene)
+    _until(scene, 8 * DAY)
+    _hand_over(scene, "retired")
+    blocked = _hand_over(scene, "blocked")
+    _until(scene, 7 * DAY - HOUR)
+    scene.use(blocked.old_key_id)
+    _until(scene, HOUR)
+    _hand_over(scene, "draining")
+    scene.claimed(scene.request(scene.key(name="claimed")).old_key_id)
+    scene.request(scene.key(name="issued"))
+    scene.request(find(scene, "twice"))
+    _held_keys(scene)
+    scene.use(find(scene, "active"))
+    _until(scene, 3 * HOUR)
+
+
+@contextmanager
+def reopened(built: Scene, at: datetime, database_url: str) -> Iterator[Scene]:
+    """A copy of a scene's database, at the moment at which the scene was left."""
+    with freeze_time(at) as clock:
+        assert isinstance(clock, FrozenDateTimeFactory)
+        scene = copy.copy(built)
+        scene.clock, scene.texts = clock, dict(built.texts)
+        scene.database = Database(database_url, clock=lambda: datetime.now(UTC))
+        try:
+            yield scene
+        finally:
+            scene.database.close()
+
+
+def find(scene: Scene, name: str) -> UUID:
+    """The first key of this name: of a family, the one that it began with."""
+    [row] = scene.sql(
+        "SELECT id FROM keyturn.api_keys WHERE name = :name AND family_id = id", name=name
+    )
+    found: UUID = row["id"]
+    return found
+
+
+def run(scene: Scene) -> None:
+    """One run of every flow."""
+    world = World(scene.database, scene.policy, scene.peppers)
+    world.apply()
+    world.settle()
+    expire(scene)
+    scene.database.run(lambda tx: deletions.step(tx, scene.policy))
+    scene.advance()
+    plan(scene)
+    deliver(scene)
+    with scene.database.begin() as tx:
+        leased = outbox.lease(tx, outbox.EVENTS, scene.policy)
+        outbox.settle(tx, leased, [Delivery(id=m.id, state="sent") for m in leased.messages])
+
+
+def _until(scene: Scene, later: timedelta) -> None:
+    """Move on, with a run of every flow each six hours and at the end."""
+    while later > timedelta(0):
+        step = min(later, 6 * HOUR)
+        scene.later(step)
+        run(scene)
+        later -= step
+
+
+def _accounts(scene: Scene, world: World) -> None:
+    """Accounts that their sources disabled, restored and deleted, and events of every outcome."""
+    for email, name in ((BOB, "held"), (CAROL, "restored"), (DAVE, "doomed")):
+        scene.key(account=scene.account(email), name=name)
+    world.receive(event(DISABLED, BOB, event_id="1", at=scene.now()))
+    world.receive(event(DISABLED, CAROL, event_id="2"))
+    world.receive(event(Action.DELETED, DAVE, event_id="3"))
+    world.receive(event(DISABLED, "nobody@example.com", event_id="4"))
+    world.receive(event(ENABLED, BOB, certainty=Certainty.HINT))
+    run(scene)
+    scene.later(MINUTE)
+    world.receive(event(ENABLED, BOB, at=scene.now() - HOUR))
+    world.receive(event(ENABLED, CAROL, event_id="5"))
+    rejected = Received("d0", Rejection("not_json", "it ends early"), {}, b"{")
+    scene.database.run(lambda tx: inbox.accept(tx, Source("okta", "okta"), [rejected]))
+    run(scene)
+    assert sorted(world.states()) == [
+        *("done", "done", "done", "done"),
+        *("parked", "rejected", "stale", "waiting_for_account"),
+    ]
+
+
+def _hand_over(scene: Scene, name: str) -> Rotation:
+    """A rotation whose successor was fetched and used."""
+    rotation = scene.request(scene.key(name=name))
+    scene.claimed(rotation.old_key_id)
+    scene.use(rotation.new_key_id)
+    scene.advance()
+    return rotation
+
+
+def _held_keys(scene: Scene) -> None:
+    """Keys that were disabled by themselves: one still is, one not, one is known to others."""
+    scene.hold(key=scene.key(name="disabled"))
+    freed = scene.key(name="freed")
+    scene.hold(key=freed)
+    scene.later(2 * MINUTE)
+    scene.lift(key=freed)
+    leaked = scene.key(name="leaked")
+    scene.claimed(scene.request(leaked).old_key_id)
+    scene.hold(key=leaked, kind="compromised")
