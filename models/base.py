@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import CursorResult, Engine, MetaData, RowMapping, TextClause, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import NullPool
 
@@ -193,6 +194,10 @@ def may_repeat(error: BaseException) -> bool:
 
 def is_server_trouble(error: BaseException) -> bool:
     """Whether the server failed, not the row: SQLSTATE 08, 40, 53, 55, 57, or no answer at all."""
+    if isinstance(error, PoolTimeout):
+        return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
+    if isinstance(error, OperationalError) and not sqlstate(error):
+        return True  # the driver found no server that could have named a state
     return sqlstate(error)[:2] in {"08", "40", "53", "55", "57"}

@@ -1,11 +1,13 @@
 """The start of a worker or beat process: logs, settings, and a look at its servers."""
 
 from celery import Celery
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready
 
 from worker import checks
-from worker.app import make_app
+from worker.app import LazyRuntime, make_app
 from worker.logs import configure_logging, keep_celery_out
+from worker.pulse import Pulse
+from worker.schedule import tick_every
 from worker.settings import load_settings
 
 
@@ -14,6 +16,9 @@ def boot() -> Celery:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, settings.key_prefix)
     keep_celery_out()
-    app = make_app(settings)
-    worker_init.connect(lambda **_: checks.worker(settings), weak=False)
+    runtime = LazyRuntime(settings)
+    app = make_app(settings, runtime)
+    pulse = Pulse(runtime, tick_every(settings), stuck_after=2 * settings.lease)
+    worker_init.connect(lambda **_: checks.worker(settings, app.conf), weak=False)
+    worker_ready.connect(lambda **_: pulse.start(), weak=False)
     return app

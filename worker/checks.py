@@ -1,6 +1,8 @@
 """What is looked at before a process begins its work: better no start than a quiet loss."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine
@@ -48,11 +50,26 @@ def eviction(url: str) -> None:
         )
 
 
-def worker(settings: Settings) -> None:
-    """All that a worker needs; ends the process with one line where something is wrong."""
+def celery(conf: Mapping[str, Any]) -> None:
+    """Refuse what Celery can be told beside our settings, and must not be."""
+    if conf["task_always_eager"]:
+        raise Misconfigured(
+            "task_always_eager runs tasks without a broker, where nothing is acknowledged or "
+            "repeated: it is for tests; switch it off"
+        )
+    if set(conf["accept_content"]) != {"json"}:
+        raise Misconfigured("accept_content may name nothing but json: switch the others off")
+
+
+def worker(settings: Settings, conf: Mapping[str, Any]) -> None:
+    """All that a worker needs; ends the process with one line where something is wrong.
+
+    `conf` is Celery's configuration as it stands at the start.
+    """
     import structlog
 
     try:
+        celery(conf)
         schema(settings)
         eviction(settings.broker_url)
         setup.keyring(settings)

@@ -140,15 +140,19 @@ class Settings(Fields):
         return self.given_broker_url or self._embedded("broker_url").broker_url
 
     @property
+    def has_streams(self) -> bool:
+        """Whether there is a Redis or Valkey for streams. Raises Misconfigured as `broker_url`."""
+        return urlsplit(self.given_stream_url or self.broker_url).scheme in REDIS_SCHEMES
+
+    @property
     def stream_url(self) -> str:
         """The server of the streams: its own, or the broker. Raises Misconfigured if it is AMQP."""
-        url = self.given_stream_url or self.broker_url
-        if urlsplit(url).scheme not in REDIS_SCHEMES:
+        if not self.has_streams:
             raise Misconfigured(
                 f"{PREFIX}STREAM_URL is not set, and the broker is no Redis or Valkey, which "
                 f"streams need: set {PREFIX}STREAM_URL to one, such as redis://localhost:6379/0"
             )
-        return url
+        return self.given_stream_url or self.broker_url
 
     @property
     def secrets_dir(self) -> Path:

@@ -6,18 +6,20 @@ from models.messages import Channel
 from models.outbox import EVENTS, MAIL
 from worker.settings import Settings
 
+from .exchange import Exchange
 from .maildir import Maildir
 from .off import Off
 from .smtp import Smtp, SmtpServer
 from .stream import Stream
 
-__all__ = ["Maildir", "Off", "Smtp", "SmtpServer", "Stream", "make_channels"]
+__all__ = ["Exchange", "Maildir", "Off", "Smtp", "SmtpServer", "Stream", "make_channels"]
 
 
 def make_channels(settings: Settings) -> Mapping[str, Channel]:
     """The channels by the names that the outbox gives them. Opens no connection.
 
-    Raises Misconfigured if there is no server for the stream.
+    Events leave by a stream, or by an exchange where the broker is RabbitMQ and no other server is
+    named for streams.
     """
     return {MAIL: _mail(settings), EVENTS: _events(settings)}
 
@@ -32,6 +34,8 @@ def _mail(settings: Settings) -> Channel:
 
 
 def _events(settings: Settings) -> Channel:
+    if not settings.has_streams:
+        return Exchange(settings.broker_url, source=settings.event_source)
     return Stream(
         settings.stream_url,
         stream=settings.out_stream,

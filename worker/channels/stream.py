@@ -1,6 +1,5 @@
 """Events for other systems on a stream of Redis or Valkey, as CloudEvents in JSON."""
 
-import json
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -8,10 +7,10 @@ from redis import RedisError
 from redis.client import Pipeline
 from redis.typing import EncodableT, FieldT
 
-from models.events import KeyEvent, outgoing
 from models.messages import Delivery, Outgoing
 from worker.streams import TIMEOUT, connect
 
+from .cloud_event import cloud_event
 from .messages import one_line
 
 
@@ -42,7 +41,7 @@ class Stream:
         appended = []
         for message in messages:
             try:
-                entry: dict[FieldT, EncodableT] = {"event": self._event(message)}
+                entry: dict[FieldT, EncodableT] = {"event": cloud_event(message, self._source)}
             except (TypeError, ValueError) as error:
                 why = f"cannot be made an event: {one_line(error)}"
                 failed[message.id] = Delivery(id=message.id, state="failed", error=why)
@@ -58,17 +57,6 @@ class Stream:
             return list(pipeline.execute(raise_on_error=False))
         except RedisError as error:
             return [error] * expected
-
-    def _event(self, message: Outgoing) -> str:
-        event = outgoing(
-            id=message.id,
-            type=KeyEvent(message.kind),
-            source=self._source,
-            subject=str(message.account_id or ""),
-            time=message.created_at,
-            data=message.payload,
-        )
-        return json.dumps(event, separators=(",", ":"))
 
 
 def _delivery(message_id: UUID, answer: object) -> Delivery:

@@ -1,9 +1,11 @@
 """From a producer's raw message to committed inbox rows, whatever the transport."""
 
 import json
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
 
 import structlog
 
@@ -12,12 +14,19 @@ from models.base import Database, Tx, is_server_trouble
 from models.errors import Refused
 from models.inbox import Received, Rejection, Source
 from models.operator import Operator
-from worker.intake.providers import Unreadable, native, parse
+from worker.intake.providers import Result, Unreadable, native, parse
 from worker.settings import Settings
 
 log = structlog.get_logger()
 
 Fields = Mapping[bytes, bytes]
+
+PAUSE: Final = 2.0
+KEPT: Final = 60.0
+"""Seconds between two tries of a task that finds no database, and until it gives its message back.
+RabbitMQ 4 sets a message aside after 20 times; so a database may be away for 20 minutes."""
+
+_NOT_STORED: Final = "not_stored"
 
 
 def source(settings: Settings, name: str) -> Source:
@@ -33,13 +42,7 @@ def read(
     provider: str, delivery_id: str, headers: Mapping[str, str], body: bytes
 ) -> list[Received]:
     """The members of one message, each an event or the reason why it could not be read."""
-    try:
-        results = parse(provider, headers, body)
-    except Unreadable as error:
-        results = [error]
-    except Exception as error:  # an adapter's own fault must not stop what comes behind
-        log.error("alarm", alarm="adapter_failed", provider=provider, error=type(error).__name__)
-        results = [Unreadable("adapter_failed", "this message could not be read; please report it")]
+    results = _results(provider, lambda: parse(provider, headers, body))
     only = len(results) == 1
     return [
         Received(
@@ -50,6 +53,17 @@ def read(
         )
         for number, one in enumerate(results)
     ]
+
+
+def _results(provider: str, parsed: Callable[[], list[Result]]) -> list[Result]:
+    """What an adapter makes of a message; its own fault must not stop what comes behind."""
+    try:
+        return parsed()
+    except Unreadable as error:
+        return [error]
+    except Exception as error:
+        log.error("alarm", alarm="adapter_failed", provider=provider, error=type(error).__name__)
+        return [Unreadable("adapter_failed", "this message could not be read; please report it")]
 
 
 def read_entry(provider: str, entry_id: str, fields: Fields) -> list[Received]:
@@ -70,10 +84,7 @@ def read_entry(provider: str, entry_id: str, fields: Fields) -> list[Received]:
 
 def _read_fields(entry_id: str, fields: Fields) -> list[Received]:
     kept = json.dumps({_text(name): _text(value) for name, value in fields.items()}).encode()
-    try:
-        [result] = native.from_fields(fields)
-    except Unreadable as error:
-        result = error
+    [result] = _results("native", lambda: native.from_fields(fields))
     content = Rejection(result.code, result.message) if isinstance(result, Unreadable) else result
     return [Received(entry_id, content, {}, kept)]
 
@@ -120,9 +131,9 @@ def accept(database: Database, source: Source, received: Sequence[Received]) -> 
             return first + accept(database, source, received[middle:])
         log.error("alarm", alarm="event_not_stored", error=type(error).__name__)
         [one] = received
-        if isinstance(one.content, Rejection):
+        if isinstance(one.content, Rejection) and one.content.code == _NOT_STORED:
             raise
-        why = Rejection("not_stored", f"{type(error).__name__} while it was stored")
+        why = Rejection(_NOT_STORED, f"{type(error).__name__} while it was stored")
         return accept(database, source, [Received(one.delivery_id, why, {}, one.body)])
 
 
@@ -135,16 +146,33 @@ def accept_task(
 ) -> Counter[str]:
     """Store the event of an `account.event` task: one JSON object, or its members as keywords.
 
-    The source is `native`. On Redis a producer's message can be lost before it gets here.
+    The source is `native`. On Redis a producer's message can be lost before it gets here. Waits for
+    a database that is away, and raises what it failed at only after a minute.
     """
-    event = args[0] if len(args) == 1 and not kwargs else dict(kwargs) if not args else list(args)
-    counts = accept(
-        database,
-        source(settings, "native"),
-        read("native", f"task:{message_id}", {}, json.dumps(event).encode()),
-    )
+    event = args[0] if len(args) == 1 and not kwargs else [*args, kwargs] if args else kwargs
+    received = read("native", f"task:{message_id}", {}, json.dumps(event, default=_json).encode())
+    counts = _accept_patiently(database, source(settings, "native"), received)
     log.info("intake", transport="task", source="native", **counts)
     return counts
+
+
+def _accept_patiently(
+    database: Database, source: Source, received: Sequence[Received]
+) -> Counter[str]:
+    until = time.monotonic() + KEPT
+    while True:
+        try:
+            return accept(database, source, received)
+        except Exception as error:
+            if not is_server_trouble(error) or time.monotonic() > until:
+                raise
+            log.warning("event_waits", error=type(error).__name__, seconds=PAUSE)
+        time.sleep(PAUSE)
+
+
+def _json(value: object) -> str:
+    """What a Celery producer in Python may send beside JSON: times, UUIDs, decimals, bytes."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def replay(operator: Operator, settings: Settings, event_id: int) -> list[str]:

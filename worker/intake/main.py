@@ -2,8 +2,11 @@
 
 import signal
 import socket
+import threading
 import time
 from types import FrameType
+
+import structlog
 
 from models import schedule_runs
 from models.base import Database
@@ -13,6 +16,8 @@ from worker.intake.accept import source
 from worker.intake.stream import StreamIntake
 from worker.settings import Settings
 from worker.streams import connect
+
+log = structlog.get_logger()
 
 JOB = "intake.stream"
 BEAT_EVERY = 2.0
@@ -25,28 +30,50 @@ def run(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     database = setup.database(settings, pool_size=2, name="keyturn intake")
-    by_stream = {given.stream: source(settings, name) for name, given in settings.sources.items()}
-    StreamIntake(
-        connect(settings.stream_url),
-        database,
-        by_stream,
-        consumer=f"intake-{socket.gethostname()}",
-        beat=_Heartbeat(database, settings.policy()),
-    ).run(stop.asked)
+    beat = _Heartbeat(database, settings.policy())
+    if settings.has_streams:
+        _streams(settings, database, beat).run(stop.asked)
+    else:
+        _wait(beat, stop)
     database.close()
+
+
+def _streams(settings: Settings, database: Database, beat: "_Heartbeat") -> StreamIntake:
+    by_stream = {given.stream: source(settings, name) for name, given in settings.sources.items()}
+    consumer = f"intake-{socket.gethostname()}"
+    return StreamIntake(connect(settings.stream_url), database, by_stream, consumer, beat)
+
+
+def _wait(beat: "_Heartbeat", stop: "_Stop") -> None:
+    """Receive nothing, and say so: this process counts as well, since it lacks nothing."""
+    log.warning(
+        "stream_intake_off",
+        why="the broker is RabbitMQ, which has no streams of Redis",
+        works="the Celery task account.event, for producers of your own",
+        mend="to receive provider messages, set KEYTURN_STREAM_URL to a Redis or Valkey",
+    )
+    while not stop.asked():
+        try:
+            beat()
+        except Exception as error:  # the database is away; nothing is lost meanwhile
+            log.warning("intake_waits", error=type(error).__name__, seconds=BEAT_EVERY)
+        stop.wait(BEAT_EVERY)
 
 
 class _Stop:
     """Remembers that a signal asked for the end."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked = threading.Event()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self._asked.set()
 
     def asked(self) -> bool:
-        return self._asked
+        return self._asked.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._asked.wait(seconds)
 
 
 class _Heartbeat:

@@ -18,9 +18,8 @@ log = structlog.get_logger()
 GROUP = "keyturn"
 BATCH = 1000
 BLOCK_MS = 1000
-DEAD_AFTER_MS = 30_000
-"""A consumer that has sat on an entry for this long is taken for dead."""
-LOOK_FOR_DEAD_EVERY = 10.0
+DEAD_AFTER = 30.0
+"""Seconds: a consumer that has sat on an entry for this long is taken for dead."""
 
 Entry = tuple[bytes, Fields | None]
 Read = dict[str, list[Entry]]
@@ -41,6 +40,7 @@ class StreamIntake:
         sources: Mapping[str, Source],
         consumer: str,
         beat: Callable[[], None] = lambda: None,
+        dead_after: float = DEAD_AFTER,
     ) -> None:
         """`sources` by the stream that each writes to; `beat` is called in every round."""
         self._redis = redis
@@ -48,6 +48,7 @@ class StreamIntake:
         self._sources = sources
         self._consumer = consumer
         self._beat = beat
+        self._dead_after = dead_after
         self._looked_for_dead = 0.0
 
     def run(self, stopped: Callable[[], bool]) -> None:
@@ -90,14 +91,15 @@ class StreamIntake:
 
     def _read_dead(self) -> None:
         """What another consumer had read and never finished."""
-        if time.monotonic() - self._looked_for_dead < LOOK_FOR_DEAD_EVERY:
+        if time.monotonic() - self._looked_for_dead < self._dead_after / 3:
             return
         self._looked_for_dead = time.monotonic()
         for stream in self._sources:
             start: bytes | str = "0-0"
+            idle = int(self._dead_after * 1000)
             while True:
                 answer = self._redis.xautoclaim(
-                    stream, GROUP, self._consumer, DEAD_AFTER_MS, start, count=BATCH
+                    stream, GROUP, self._consumer, idle, start, count=BATCH
                 )
                 start, entries = answer[0], answer[1]
                 if entries:
@@ -119,7 +121,7 @@ class StreamIntake:
         received = [
             one
             for entry_id, fields in entries
-            if fields is not None  # removed from the stream after it was read
+            if fields  # none: removed from the stream after it was read
             for one in read_entry(source.provider, entry_id.decode(), fields)
         ]
         if received:

@@ -1,0 +1,80 @@
+"""What a worker does with messages of its queue that are no rings: it refuses them, and goes on.
+
+Celery's own consumer writes their whole text into the log, and some of them end it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import bootsteps, signals
+from celery.utils.log import get_logger
+from celery.worker import consumer
+from kombu import Exchange, Queue
+
+from worker.app import DEAD
+
+log = structlog.get_logger()
+_celery_log = get_logger(__name__)
+
+
+class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]
+    """On RabbitMQ: the queue in which refused messages are kept for a person to look at."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def include_if(self, parent: Any) -> bool:
+        return bool(parent.app.connection_for_write().transport.driver_type == "amqp")
+
+    def start(self, parent: Any) -> None:
+        exchange = Exchange(DEAD, "fanout", durable=True)
+        queue = Queue(DEAD, exchange, queue_arguments={"x-queue-type": "quorum"})
+        queue(parent.connection.default_channel).declare()
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Celery's consumer, unharmed by whatever lies in its queue, and silent about its content."""
+
+    class Blueprint(consumer.Consumer.Blueprint):  # type: ignore[misc]
+        """Without the 28 queues that Celery declares for tasks of a later time: we have none."""
+
+        default_steps = [  # noqa: RUF012 - Celery's own form
+            *(step for step in consumer.Consumer.Blueprint.default_steps if "delayed" not in step),
+            DeadLetters,
+        ]
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+        # Kombu counts KeyError among the lost connections of Redis; here it is a member missing.
+        broker_errors = tuple(one for one in self.connection_errors if one is not KeyError)
+
+        def on_message(message: Any) -> None:
+            try:
+                handle(message)
+            except broker_errors:
+                raise
+            except Exception as error:
+                self._refuse(message, type(error).__name__)
+
+        return on_message
+
+    def on_unknown_message(self, body: object, message: Any) -> None:
+        self._refuse(message, "it is no task")
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    def on_unknown_task(self, body: object, message: Any, exc: Exception) -> None:
+        self._refuse(message, "this release has no such task")
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=None, id=None)
+
+    def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
+        self._refuse(message, type(exc).__name__)
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._refuse(message, type(exc).__name__)
+
+    def _refuse(self, message: Any, why: str) -> None:
+        """Give a message back as unusable: RabbitMQ keeps it in DEAD, Redis forgets it."""
+        log.error("alarm", alarm="message_refused", why=why, size=len(message.body or b""))
+        if not message.acknowledged:
+            message.reject_log_error(_celery_log, self.connection_errors)
