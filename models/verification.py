@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from .base import Database
-from .key_text import Peppers, digest, digests, parse
+from .key_text import Peppers, digests, parse
 from .predicate import WORKS
 from .recording import Use
 
@@ -71,15 +71,15 @@ class Verifier:
     """Answers `verify` on connections of its own, which commit by themselves.
 
     Each is kept with a cursor that asks nothing else, so that a call costs one round trip and
-    little besides. There is no ping before use: where a connection turns out to be dead, all that
-    are idle are let go and the question is asked once more, which is harmless as nothing is written.
+    little besides. There is no ping before use: where a connection turns out to be dead, all idle
+    ones are let go and the question is asked once more, which is harmless as nothing is written.
     """
 
     def __init__(self, database: Database, peppers: Peppers) -> None:
         self._peppers = peppers
+        self._only_pepper = len(peppers.versions) == 1
         self._clock = database.clock
         self._connect = database.connect_autocommit
-        self._only_pepper = peppers[peppers.current] if len(peppers.versions) == 1 else None
         self._sql = _SQL.format(
             now="%(now)s::timestamptz" if self._clock else "now()",
             match="= %(digest)s" if self._only_pepper else "= ANY(%(digest)s)",
@@ -96,7 +96,7 @@ class Verifier:
         parsed = parse(text)
         if parsed is None:
             return Verdict(False, "malformed"), None
-        row = self._select(self._digest(parsed.secret.reveal()))
+        row = self._select(digests(parsed.secret.reveal(), self._peppers))
         if row is None:
             return Verdict(False, "unknown"), None
         key_id, account_id, email, role, permissions, expires_at, allowed, now, reason = row
@@ -113,13 +113,8 @@ class Verifier:
         for cursor in idle:
             cursor.connection.close()
 
-    def _digest(self, text: str) -> bytes | list[bytes]:
-        return (
-            digest(text, self._only_pepper) if self._only_pepper else digests(text, self._peppers)
-        )
-
-    def _select(self, digest: bytes | list[bytes]) -> Any:
-        params: dict[str, object] = {"digest": digest}
+    def _select(self, found: list[bytes]) -> Any:
+        params: dict[str, object] = {"digest": found[0] if self._only_pepper else found}
         if self._clock:
             params["now"] = self._clock()
         try:
