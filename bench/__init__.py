@@ -1,0 +1,1 @@
+"""`python -m bench`: how fast Keyturn is, as ratios to what the same machine could do at best."""

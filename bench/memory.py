@@ -1,0 +1,56 @@
+"""How much memory a task takes at its peak, beyond what its process holds when idle."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from models.base import Database
+from models.keyring import Keyring
+from models.policy import Policy
+from tasks import Runtime, flows, run
+from worker.logs import configure_logging
+
+
+def peak_over_idle(url: str, secrets: Path, flow: str) -> float:
+    """Megabytes by which a flow's run raises the resident memory of a fresh process."""
+    command = [sys.executable, "-m", "bench.memory", url, str(secrets), flow]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(answer))
+
+
+def main(url: str, secrets: str, name: str) -> None:
+    """The fresh process: connected and warm, then one run; prints megabytes."""
+    configure_logging("critical")
+    database = Database(url)
+    runtime = Runtime(database, Policy(), Keyring.from_directory(Path(secrets)), {})
+    run(flows()["accounts.apply_events"], runtime)
+    idle = _resident_now()
+    run(flows()[name], runtime)
+    print(_peak() - idle)
+    database.close()
+
+
+def _resident_now() -> float:
+    """Megabytes now; where the system does not tell, the peak until now."""
+    return _status("VmRSS") or _peak()
+
+
+def _peak() -> float:
+    # Not getrusage where it can be had otherwise: on Linux a child begins with its parent's peak.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return _status("VmHWM") or (most / 1e6 if sys.platform == "darwin" else most / 1e3)
+
+
+def _status(name: str) -> float | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(kilobytes) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

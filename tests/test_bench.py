@@ -1,0 +1,144 @@
+"""Every measure runs, and both of its sides do the same work. How long that takes is not tested."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bench import cascade, one_by_one, report, sweep, verify
+from bench.__main__ import MEASURES
+from bench.rounds import Figures, interleave
+from bench.servers import Servers
+from bench.settling import Settling, check
+from bench.sizes import Sizes
+from worker.embedded.home import Home
+from worker.embedded.postgres import Postgres
+from worker.embedded.valkey import Valkey
+
+TINY = Sizes(
+    rounds=1,
+    slow_rounds=1,
+    keys=600,  # two pages
+    task_keys=20,
+    accounts=20,
+    keys_an_account=3,
+    noop_tasks=50,
+    denials=2,
+)
+
+
+@pytest.fixture
+def servers(servers_home: Home, postgres: Postgres, valkey: Valkey, secrets_dir: Path) -> Servers:
+    return Servers(servers_home, postgres, valkey, secrets_dir)
+
+
+def written(url: str, found: list[object], pages: bool = True) -> None:
+    """Add what is in the tables that settling writes, without what is random or a time."""
+    with psycopg.connect(url) as connection:
+        read = connection.execute
+        found.append(
+            [
+                read("SELECT id, status, version FROM keyturn.api_keys ORDER BY id").fetchall(),
+                read(
+                    "SELECT actor, action, account_id, key_id, version, before, after, why"
+                    " FROM keyturn.audit WHERE version > 1 ORDER BY key_id"
+                ).fetchall(),
+                read(
+                    "SELECT channel, kind, priority, account_id, state, payload"
+                    " FROM keyturn.outbox ORDER BY account_id, payload"
+                    if pages
+                    else "SELECT channel, kind, priority, account_id, state, key"
+                    " FROM keyturn.outbox, jsonb_array_elements(payload->'key_ids') AS key"
+                    " ORDER BY key"
+                ).fetchall(),
+            ]
+        )
+
+
+@pytest.mark.parametrize(
+    ("settling", "fill"),
+    [
+        (cascade.cascade(TINY.keys), partial(cascade.fill, keys=TINY.keys)),
+        (sweep.sweep(TINY.keys), partial(sweep.fill, keys=TINY.keys, each=TINY.keys_of_one)),
+    ],
+    ids=["cascade", "sweep"],
+)
+def test_settling_writes_what_the_raw_statement_writes(
+    servers: Servers, settling: Settling, fill: Callable[[psycopg.Connection], None]
+) -> None:
+    found: list[object] = []
+    both = replace(settling, after=lambda url, keys: written(url, found))
+    with servers.seed(fill) as seed:
+        both.ours(servers, seed)
+        both.raw(servers, seed)
+    ours, raw = found
+    assert ours == raw
+
+
+def test_a_task_for_each_key_writes_the_same_rows_in_pages_of_one(servers: Servers) -> None:
+    found: list[object] = []
+
+    def after(url: str, keys: int) -> None:
+        written(url, found, pages=False)
+
+    keys = TINY.task_keys
+    with servers.seed(partial(cascade.fill, keys=keys)) as seed:
+        replace(cascade.cascade(keys), after=after).ours(servers, seed)
+        one_by_one.Disabling(servers, seed, keys, after).rate()
+    ours, tasks = found
+    assert ours == tasks
+
+
+def test_work_left_undone_earns_no_figure(servers: Servers) -> None:
+    with (
+        servers.seed(partial(cascade.fill, keys=100)) as seed,
+        servers.copy(seed) as url,
+        pytest.raises(RuntimeError, match="100 keys were to settle"),
+    ):
+        check(url, 100)
+
+
+def test_a_use_that_is_not_recorded_earns_no_figure(servers: Servers) -> None:
+    with (
+        servers.seed(partial(cascade.fill, keys=100)) as seed,
+        servers.copy(seed) as url,
+        pytest.raises(RuntimeError, match="100 uses were to be recorded"),
+    ):
+        verify.check(url, 100)
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+def test_every_measure_runs(servers: Servers, name: str) -> None:
+    found = MEASURES[name](servers, TINY)
+    assert found.ratios
+    assert all(ratio > 0 for ratio in found.ratios.values())
+    assert found.ratios.keys() <= report.BARS.keys()
+
+
+def test_each_side_of_a_round_comes_in_its_turn() -> None:
+    turns: list[str] = []
+
+    def side(name: str, figures: list[float]) -> float:
+        turns.append(name)
+        return figures.pop()
+
+    ours, raw = [3.0, 1.0, 2.0], [6.0, 4.0, 5.0]
+    found = interleave(3, {"a": lambda: side("a", ours), "b": lambda: side("b", raw)})
+    assert turns == ["a", "b"] * 3
+    assert found == {"a": 2.0, "b": 5.0}
+
+
+def test_the_file_for_programs(tmp_path: Path) -> None:
+    figures = Figures({"sweep_vs_raw_sql": 0.69, "deny_latency_vs_floor": 30.0}, {"x": 1.234})
+    report.write(tmp_path / "results.json", figures, {"cores": 2})
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        "ratios": {"sweep_vs_raw_sql": 0.69, "deny_latency_vs_floor": 30.0},
+        "rates": {"x": 1.23},
+        "machine": {"cores": 2},
+    }
+    assert report.missed(figures) == ["sweep_vs_raw_sql"]
+    assert report.missed(Figures(rates={"cascade_peak_mb_over_idle": 51.0})) != []
