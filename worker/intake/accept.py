@@ -49,7 +49,7 @@ def read(
             delivery_id if only else f"{delivery_id}/{number}",
             Rejection(one.code, one.message) if isinstance(one, Unreadable) else one,
             headers,
-            (one.member or body) if isinstance(one, Unreadable) else b"",
+            (one.member or body) if isinstance(one, Unreadable) else body,
         )
         for number, one in enumerate(results)
     ]
