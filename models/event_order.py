@@ -94,7 +94,8 @@ def _order(event: Dated, at: datetime, mark: Mark, tolerance: timedelta) -> str:
         return "newer"
     elif at < mark.at:
         return "older"
-    elif event.occurred_at is None:  # no times to go by: as they came in
+    elif event.occurred_at is None and event.id != mark.event:
+        # No times to go by: as they came in. Replayed, an event ties with its own mark.
         return "newer" if mark.event is None or event.id > mark.event else "older"
     # A tie: disabled wins.
     return "same" if event.action is Action.DISABLED or not mark.standing else "older"

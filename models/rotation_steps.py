@@ -213,9 +213,10 @@ def _resume(tx: Tx, rotation: Rotation, step: Resume, actor: str, policy: Policy
 
 
 def _confirm(tx: Tx, rotation: Rotation, step: Confirm, actor: str, policy: Policy) -> bool:
+    counted_from = max(step.at, rotation.resumed_at or step.at)  # a pause since the use counts not
     retire_at = retirement(
-        confirmed_at=step.at,
-        quiet_from=max(step.at, rotation.resumed_at or step.at),
+        confirmed_at=counted_from,
+        quiet_from=counted_from,
         old_expires_at=rotation.old_expires_at,
         policy=policy,
     )

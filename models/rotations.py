@@ -103,6 +103,7 @@ def request(
     known = _asked_before(tx, key, idempotency_key) or _open_one(tx, key, policy)
     if known is not None:
         return known
+    key = api_keys.find(tx, str(key_id))  # what was due just now may have stopped or ended it
     _check(tx, key, policy)
     for previous in select(tx, "r.new_key_id = :key AND r.state = 'retired'", key=key.id):
         # Two predecessors that might come back would be one too many.
@@ -318,22 +319,29 @@ def _issue(
 
 def _advance(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
     """Bring one rotation up to date; one that fails is put off, so that it stops no other."""
+    savepoint = tx.session.begin_nested()
     try:
-        with tx.session.begin_nested():
-            return bring_up_to_date(tx, rotation, policy)
+        after = bring_up_to_date(tx, rotation, policy)
     except Exception as error:
         if is_server_trouble(error):
             raise
-        tx.execute(
-            "UPDATE keyturn.rotations SET blocked_reason = :failed,"
-            " next_check_at = :now + :pause WHERE id = :id",
-            id=rotation.id,
-            failed=FAILED,
-            pause=RECHECK,
-        )
-        if rotation.blocked_reason != FAILED:
-            note(tx, rotation, FAILED, actor=SYSTEM, why=type(error).__name__)
-        return one(tx, rotation.id)
+        savepoint.rollback()
+        return _put_off(tx, rotation, type(error).__name__)
+    savepoint.commit()  # what this raises is no step's fault: the whole batch is tried again
+    return after
+
+
+def _put_off(tx: Tx, rotation: Rotation, error: str) -> Rotation:
+    tx.execute(
+        "UPDATE keyturn.rotations SET blocked_reason = :failed,"
+        " next_check_at = :now + :pause WHERE id = :id",
+        id=rotation.id,
+        failed=FAILED,
+        pause=RECHECK,
+    )
+    if rotation.blocked_reason != FAILED:
+        note(tx, rotation, FAILED, actor=SYSTEM, why=error)
+    return one(tx, rotation.id)
 
 
 def _locked(tx: Tx, rotation_id: UUID, policy: Policy) -> Rotation:
