@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check demo bench lock clean
+.PHONY: help install run test crash-matrix check demo bench lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 install: $(INSTALLED) ## set up .venv
 
@@ -20,6 +20,9 @@ run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
 
 test: $(TESTABLE) ## run the tests against servers of their own; ARGS='-k word' narrows
 	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(ARGS)
+
+crash-matrix: $(TESTABLE) ## break every flow at every point, in every way
+	@$(BIN)/python -m pytest tests/faults --whole -n 2 --maxschedchunk 1 $(ARGS)
 
 check: $(TESTABLE) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .
