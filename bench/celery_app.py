@@ -54,8 +54,8 @@ def make() -> Celery:
         with database().begin() as tx:
             tx.execute(_DISABLE_KEY, key=UUID(key_id))
 
-    made.task(nothing, name=NOTHING)
-    made.task(disable_key, name=DISABLE)
+    made.task(nothing, name=NOTHING, shared=False)
+    made.task(disable_key, name=DISABLE, shared=False)
     return made
 
 
