@@ -186,7 +186,13 @@ def _wait(tx: Tx, rotation: Rotation, step: Wait) -> bool:
 
 
 def _pause(tx: Tx, rotation: Rotation, step: Pause, actor: str) -> bool:
-    moved = _move(tx, rotation, "paused_at = :at, sealed = NULL, sealed_kek = NULL", at=step.at)
+    # What a person had to decide stands still too, and is looked at anew after the pause.
+    moved = _move(
+        tx,
+        rotation,
+        "paused_at = :at, sealed = NULL, sealed_kek = NULL, blocked_reason = NULL",
+        at=step.at,
+    )
     if moved:
         note(tx, rotation, "paused", actor=actor, why="account_held")
     return moved

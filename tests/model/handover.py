@@ -169,7 +169,7 @@ def _stand_still(r: Rotation, delete: Delete) -> bool:
     if r.account.held:
         if r.paused:
             return False
-        r.paused, r.secret = begun, False
+        r.paused, r.secret, r.blocked = begun, False, None
         return True
     if r.state == "issued" and not r.handed_over:
         end(r, "cancelled")
