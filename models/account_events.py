@@ -3,19 +3,20 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping
 
-from . import accounts, holds
+from . import accounts, bursts, holds, leaks
 from .accounts import Identity, Link
 from .base import Database, Tx, is_server_trouble
-from .event_order import KIND, Dated, Mark, judge
+from .event_order import CONFLICT, KIND, Dated, Mark, judge
 from .events import RESTRICTIVE, Action
 from .identity import new_id
+from .key_text import Peppers
 from .policy import Policy
 
 PARK_AFTER = 5
@@ -35,25 +36,18 @@ class Claimed:
     attempts: int
     event: Dated
     names: tuple[Identity, ...]
+    key_digest: str | None
     raw_type: str
 
-
-@dataclass
-class Applied:
-    """What became of a batch: events by their new state, and sources that cut unusually many."""
-
-    states: Counter[str] = field(default_factory=Counter)
-    bursts: list[str] = field(default_factory=list)
-
-    def add(self, other: "Applied") -> None:
-        """Count another batch with this one."""
-        self.states += other.states
-        self.bursts += other.bursts
+    @property
+    def cause(self) -> str:
+        """What the audit and the hold say of it."""
+        return f"{self.raw_type} (event {self.id})"
 
 
 _COLUMNS = """
     i.id, i.fence, i.source, i.attempts, i.action, i.occurred_at, i.received_at, i.sequence,
-    i.conflict, i.subject, i.raw_type
+    i.conflict, i.subject, i.key_digest, i.raw_type
 """
 _SOURCES = """
     WITH RECURSIVE waiting (source) AS (
@@ -104,28 +98,31 @@ def claim(tx: Tx, policy: Policy) -> list[Claimed]:
     return sorted(claimed, key=lambda one: one.id)
 
 
-def apply_claimed(database: Database, claimed: Sequence[Claimed], policy: Policy) -> Applied:
+def apply_claimed(
+    database: Database, claimed: Sequence[Claimed], policy: Policy, peppers: Peppers
+) -> Counter[str]:
     """Apply claimed events in one transaction; where that fails, in halves, down to the one row.
+
+    Returns how many are in each state now.
 
     A row that fails alone pays for it: it is tried again after a pause, and parked after
     PARK_AFTER attempts. What the server failed at is nobody's fault: the attempt is given back.
     """
     try:
-        return database.run(lambda tx: apply(tx, claimed, policy))
+        return database.run(lambda tx: apply(tx, claimed, policy, peppers))
     except Exception as error:
         if is_server_trouble(error):
             database.run(lambda tx: _give_back(tx, claimed))
             raise
         if len(claimed) > 1:
             middle = len(claimed) // 2
-            applied = apply_claimed(database, claimed[:middle], policy)
-            applied.add(apply_claimed(database, claimed[middle:], policy))
-            return applied
+            first = apply_claimed(database, claimed[:middle], policy, peppers)
+            return first + apply_claimed(database, claimed[middle:], policy, peppers)
         reason = f"failed: {type(error).__name__}"
         return database.run(lambda tx: _charge(tx, claimed[0], reason))
 
 
-def apply_waiting(tx: Tx, values: Sequence[str], policy: Policy) -> Applied:
+def apply_waiting(tx: Tx, values: Sequence[str], policy: Policy) -> Counter[str]:
     """Apply what waited for an account that has just got one of these names.
 
     Part of the transaction that links the name, which holds the identity's advisory lock: the
@@ -142,21 +139,42 @@ def apply_waiting(tx: Tx, values: Sequence[str], policy: Policy) -> Applied:
     return apply(tx, [_claimed(row) for row in rows], policy)
 
 
-def apply(tx: Tx, claimed: Sequence[Claimed], policy: Policy) -> Applied:
-    """Place and lift the holds that these events ask for, in order, and finish their rows."""
+def apply(
+    tx: Tx, claimed: Sequence[Claimed], policy: Policy, peppers: Peppers | None = None
+) -> Counter[str]:
+    """Place and lift the holds that these events ask for, in order, and finish their rows.
+
+    `peppers` are needed where a report of a leaked key is among them.
+    """
     if not claimed:
-        return Applied()
-    links = _links(tx, claimed)
+        return Counter()
+    links = _links(tx, [one for one in claimed if one.key_digest is None])
     mine = _still_mine(tx, claimed)
-    found = [one for one in claimed if one.id in mine and one.id in links]
-    missing = [one for one in claimed if one.id in mine and one.id not in links]
-    holds.lock_accounts(tx, (links[one.id].account_id for one in found))
+    events = [one for one in claimed if one.id in mine]
+    leaked = leaks.keys(tx, [one.key_digest for one in events if one.key_digest], peppers)
+    found = [one for one in events if one.id in links]
+    holds.lock_accounts(
+        tx,
+        [links[one.id].account_id for one in found] + [key.account_id for key in leaked.values()],
+    )
+    outcomes = _apply_to_accounts(tx, found, links, policy)
+    for one in events:
+        if one.key_digest is not None:
+            key = leaked.get(one.key_digest)
+            outcomes.append(_apply_to_key(tx, one, key, policy))
+        elif one.id not in links:
+            reason = "no account has this name yet"
+            outcomes.append({"id": one.id, "state": "waiting_for_account", "reason": reason})
+    _finish(tx, outcomes)
+    return Counter(outcome["state"] for outcome in outcomes)
+
+
+def _apply_to_accounts(
+    tx: Tx, found: Sequence[Claimed], links: Mapping[int, Link], policy: Policy
+) -> list[dict[str, Any]]:
     marks = _marks(tx, {links[one.id].account_id for one in found})
     before = dict(marks)
-    outcomes: list[dict[str, Any]] = [
-        {"id": one.id, "state": "waiting_for_account", "reason": "no account has this name yet"}
-        for one in missing
-    ]
+    outcomes: list[dict[str, Any]] = []
     causes: dict[Target, Claimed] = {}
     for one in found:
         link = links[one.id]
@@ -175,9 +193,23 @@ def apply(tx: Tx, claimed: Sequence[Claimed], policy: Policy) -> Applied:
             }
         )
     _write_holds(tx, causes, before, marks)
-    _finish(tx, outcomes)
-    cut = {target[1] for target in causes if marks[target].standing}
-    return Applied(Counter(o["state"] for o in outcomes), _bursts(tx, sorted(cut), policy))
+    bursts.watch(tx, {target[1] for target in causes if marks[target].standing}, policy)
+    return outcomes
+
+
+def _apply_to_key(
+    tx: Tx, one: Claimed, key: leaks.LeakedKey | None, policy: Policy
+) -> dict[str, Any]:
+    """Stop the key that leaked, before anything is said about the event (rules 2.4 and 2.7)."""
+    if key is not None and not key.deleted:
+        leaks.stop(tx, key, source=one.source, cause=one.cause, policy=policy)
+    reason = "key_unknown: no key has this digest" if key is None else None
+    return {
+        "id": one.id,
+        "state": "parked" if one.event.conflict else "done",
+        "reason": CONFLICT if one.event.conflict else reason,
+        "account_id": str(key.account_id) if key else None,
+    }
 
 
 def _claimed(row: RowMapping) -> Claimed:
@@ -191,7 +223,14 @@ def _claimed(row: RowMapping) -> Claimed:
     )
     names = tuple((one["format"], one["issuer"], one["value"]) for one in row["subject"])
     return Claimed(
-        row["id"], row["fence"], row["source"], row["attempts"], event, names, row["raw_type"]
+        id=row["id"],
+        fence=row["fence"],
+        source=row["source"],
+        attempts=row["attempts"],
+        event=event,
+        names=names,
+        key_digest=row["key_digest"],
+        raw_type=row["raw_type"],
     )
 
 
@@ -267,7 +306,7 @@ def _write_holds(
             "mark_at": _text(after[target].at),
             "mark_sequence": after[target].sequence,
             "mark_event": after[target].event,
-            "why": f"{one.raw_type} (event {one.id})",
+            "why": one.cause,
         }
         for target, one in causes.items()
     ]
@@ -300,6 +339,7 @@ ON CONFLICT (account_id, source, kind) WHERE account_id IS NOT NULL DO UPDATE SE
     lifted_at = CASE
         WHEN excluded.placed_at IS NOT NULL THEN NULL
         WHEN h.placed_at IS NOT NULL THEN coalesce(h.lifted_at, :now) END,
+    confirmed_at = CASE WHEN h.lifted_at IS NULL THEN h.confirmed_at END,
     reason = excluded.reason,
     mark_at = excluded.mark_at,
     mark_sequence = excluded.mark_sequence,
@@ -320,33 +360,6 @@ def _finish(tx: Tx, outcomes: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _bursts(tx: Tx, sources: Sequence[str], policy: Policy) -> list[str]:
-    """Sources that have cut more accounts than usual: nothing irreversible follows unconfirmed."""
-    if not sources:
-        return []
-    found = tx.execute(
-        """
-        SELECT source FROM keyturn.holds
-        WHERE source = ANY(:sources) AND account_id IS NOT NULL AND placed_at > :now - :window
-        GROUP BY source HAVING count(DISTINCT account_id) > :most
-        """,
-        sources=list(sources),
-        window=policy.burst_window,
-        most=policy.burst_accounts,
-    )
-    bursts = list(found.scalars())
-    if bursts:
-        tx.execute(
-            """
-            UPDATE keyturn.holds SET confirm = true
-            WHERE source = ANY(:sources) AND kind = 'deleted' AND placed_at > :now - :window
-            """,
-            sources=bursts,
-            window=policy.burst_window,
-        )
-    return bursts
-
-
 def _give_back(tx: Tx, claimed: Sequence[Claimed]) -> None:
     tx.execute(
         """
@@ -360,7 +373,7 @@ def _give_back(tx: Tx, claimed: Sequence[Claimed]) -> None:
     )
 
 
-def _charge(tx: Tx, one: Claimed, reason: str) -> Applied:
+def _charge(tx: Tx, one: Claimed, reason: str) -> Counter[str]:
     """Put off a row that failed alone. One that would cut access is never parked without effect."""
     park = one.attempts >= PARK_AFTER and one.event.action not in RESTRICTIVE
     tx.execute(
@@ -375,7 +388,7 @@ def _charge(tx: Tx, one: Claimed, reason: str) -> Applied:
         reason=reason,
         attempts=one.attempts,
     )
-    return Applied(Counter({"parked" if park else "failed": 1}))
+    return Counter({"parked" if park else "failed": 1})
 
 
 def _text(moment: datetime | None) -> str | None:

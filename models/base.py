@@ -62,13 +62,15 @@ class Tx:
     """One transaction and its one instant.
 
     `:now` in a statement is that instant: the transaction's own timestamp in production, a bound
-    value where a clock was given (tests). Flows to ring once the transaction has committed are
-    collected in `rings`: a doorbell before the commit would announce what nobody can see.
+    value where a clock was given (tests). Flows to ring and alarms to raise once the transaction
+    has committed are collected in `rings` and `alarms`: before the commit they would announce what
+    nobody can see, and after a rollback what has not happened.
     """
 
     session: Session
     frozen: datetime | None
     rings: set[str]
+    alarms: list[dict[str, object]]
 
     def execute(self, sql: str, /, **params: Any) -> CursorResult[Any]:
         """Run one statement; its result is read with SQLAlchemy's usual methods."""
@@ -105,6 +107,10 @@ class Tx:
         """Ask for `flow` to run once this transaction has committed."""
         self.rings.add(flow)
 
+    def alarm(self, name: str, **facts: object) -> None:
+        """Tell a person once this transaction has committed."""
+        self.alarms.append({"alarm": name, **facts})
+
 
 class Database:
     """A PostgreSQL of version 15 or newer with Keyturn's schema in it."""
@@ -118,13 +124,15 @@ class Database:
         statement_timeout_ms: int = 15_000,
         lock_timeout_ms: int = 3_000,
         on_commit: Callable[[set[str]], None] | None = None,
+        on_alarm: Callable[[dict[str, object]], None] | None = None,
         name: str = "keyturn",
     ) -> None:
         """`name` is what the server's list of connections shows. `clock` replaces the database's
-        own clock (tests); `on_commit` gets the flows to ring.
+        own clock (tests); `on_commit` gets the flows to ring, `on_alarm` each alarm with its facts.
         """
         self.clock = clock
         self.on_commit = on_commit
+        self.on_alarm = on_alarm
         self._url = url
         options = (
             f"-c timezone=UTC -c statement_timeout={statement_timeout_ms} "
@@ -152,8 +160,11 @@ class Database:
     def begin(self) -> Iterator[Tx]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            tx = Tx(session, self.clock() if self.clock else None, set())
+            tx = Tx(session, self.clock() if self.clock else None, set(), [])
             yield tx
+        if self.on_alarm:
+            for alarm in tx.alarms:
+                self.on_alarm(alarm)
         if tx.rings and self.on_commit:
             self.on_commit(tx.rings)
 

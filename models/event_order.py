@@ -12,8 +12,11 @@ KIND = {
     Action.ENABLED: "disabled",
     Action.DELETED: "deleted",
     Action.COMPROMISED: "compromised",
+    Action.KEY_LEAKED: "compromised",
 }
-"""The kind of hold that an action places or lifts."""
+"""The kind of hold that an action places or lifts: on an account, or on the key that leaked."""
+
+CONFLICT = "conflict: another event with this id says something else"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def judge(event: Dated, mark: Mark, link: Link, tolerance: timedelta) -> Verdict
             return Verdict("parked", mark, "from_the_future: check the producer's clock")
         at = event.received_at
     order = _order(event, at, mark, tolerance) if event.action in ORDERED else "newer"
+    if order == "older" and event.conflict and restrictive:
+        return Verdict("parked", replace(mark, standing=True), CONFLICT)
     if order == "older":
         return Verdict("stale", mark, "a newer event of this source was applied before")
     doubt = _doubt(event, at, order, link)
@@ -73,7 +78,7 @@ def judge(event: Dated, mark: Mark, link: Link, tolerance: timedelta) -> Verdict
 
 def _doubt(event: Dated, at: datetime, order: str, link: Link) -> str | None:
     if event.conflict:
-        return "conflict: another event with this id says something else"
+        return CONFLICT
     if order == "restarted":
         return "sequence_restarted: the producer seems to count anew"
     if link.format in RECYCLABLE and at < link.linked_at:

@@ -78,6 +78,7 @@ Identifier = Annotated[
 ]
 Note = Annotated[str, StringConstraints(max_length=MAX_NOTE), AfterValidator(_storable)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+KeyDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Subject(BaseModel):
@@ -100,7 +101,8 @@ class AccountEvent(BaseModel):
     """One normalised event. Its source and provider are configuration and so no part of it.
 
     `occurred_at` is the producer's time, in UTC, or None where the message holds none; it is never
-    the time of receipt. `actor` is for information only: it is never the subject.
+    the time of receipt. `actor` is for information only: it is never the subject. `key_digest` is
+    what a leak report names its key by: SHA-256 of the key's text, in hexadecimal digits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +110,7 @@ class AccountEvent(BaseModel):
     action: Action
     certainty: Certainty = Certainty.TRANSITION
     subject: Subject | None = None
+    key_digest: KeyDigest | None = None
     occurred_at: Moment | None = None
     sequence: Annotated[int, Field(ge=0, le=MAX_SEQUENCE)] | None = None
     event_id: Identifier | None = None
@@ -128,7 +131,10 @@ class AccountEvent(BaseModel):
 
     @model_validator(mode="after")
     def _acts_on_somebody(self) -> "AccountEvent":
-        if self.action is not Action.NONE and self.subject is None:
+        if self.action is Action.KEY_LEAKED:
+            if self.key_digest is None:
+                raise ValueError("a report of a leaked key needs the digest of its text")
+        elif self.action is not Action.NONE and self.subject is None:
             raise ValueError("an event with an effect needs a subject")
         return self
 

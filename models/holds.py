@@ -81,7 +81,8 @@ def place(
         INSERT INTO keyturn.holds (id, account_id, key_id, source, kind, placed_at, reason)
         VALUES (:id, :account, :key, :source, :kind, :now, :reason)
         ON CONFLICT ({target}, source, kind) WHERE {target} IS NOT NULL
-        DO UPDATE SET placed_at = :now, lifted_at = NULL, reason = excluded.reason, confirm = false
+        DO UPDATE SET placed_at = :now, lifted_at = NULL, reason = excluded.reason,
+            confirm = false, confirmed_at = NULL
         WHERE keyturn.holds.placed_at IS NULL OR keyturn.holds.lifted_at IS NOT NULL
         """,
         id=new_id(),

@@ -19,6 +19,9 @@ from .policy import Policy
 
 MAX_KEPT_BODY = 16 * 1024 * 1024
 
+REPLAYED = ("parked", "waiting_for_account")
+"""States from which an event that could be read is looked at again."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -86,7 +89,7 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
             "body": b64encode(item.body[:MAX_KEPT_BODY]).decode(),
         }
     event = item.content
-    state, reason = _first_state(source, event)
+    state, reason = _first_state(source, event.action, event.certainty)
     subjects = _subjects(event.subject, source.name)
     return common | {
         "dedup_key": dedup_key(event, item.delivery_id),
@@ -102,20 +105,21 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
         "sequence": event.sequence,
         "subject": subjects,
         "subject_value": [subject["value"] for subject in subjects],
+        "key_digest": event.key_digest,
         "why": event.reason,
         "actor": event.actor,
     }
 
 
-def _first_state(source: Source, event: AccountEvent) -> tuple[str, str | None]:
-    if event.certainty is Certainty.HINT:
+def _first_state(source: Source, action: Action, certainty: Certainty) -> tuple[str, str | None]:
+    if certainty is Certainty.HINT:
         return "parked", "hint: something may have changed; look at the account at the producer"
-    if event.action is Action.NONE:
+    if action is Action.NONE:
         return "ignored", "no_effect: this type of event says nothing about an account's state"
-    if event.action not in source.actions:
-        return "parked", f"not_trusted: source {source.name!r} may not say {event.action!s}"
-    if event.action not in KIND:
-        return "parked", f"not_supported: nothing is done yet about {event.action!s}"
+    if action not in source.actions:
+        return "parked", f"not_trusted: source {source.name!r} may not say {action!s}"
+    if action not in KIND:
+        return "parked", f"not_supported: nothing is done yet about {action!s}"
     return "received", None
 
 
@@ -196,19 +200,20 @@ def _insert(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
         """
         INSERT INTO keyturn.inbox (
             source, provider, state, reason, urgent, action, certainty, raw_type, event_id,
-            occurred_at, sequence, subject, subject_value, why, actor, conflict, headers, body,
-            received_at, finished_at, next_attempt_at)
+            occurred_at, sequence, subject, subject_value, key_digest, why, actor, conflict,
+            headers, body, received_at, finished_at, next_attempt_at)
         SELECT source, provider, state, reason, coalesce(urgent, false), action, certainty,
-            raw_type, event_id, occurred_at, sequence, subject, subject_value, why, actor,
-            conflict, CASE WHEN state = 'rejected' THEN headers END, decode(body, 'base64'),
+            raw_type, event_id, occurred_at, sequence, subject, subject_value, key_digest, why,
+            actor, conflict, CASE WHEN state = 'rejected' THEN headers END, decode(body, 'base64'),
             :now + n * interval '1 microsecond', CASE WHEN state = 'ignored' THEN :now END, :now
         FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS (
             source text, provider text, state text, reason text, urgent boolean, action text,
             certainty text, raw_type text, event_id text, occurred_at timestamptz,
-            sequence bigint, subject jsonb, subject_value text[], why text, actor text,
-            conflict boolean, headers jsonb, body text)) WITH ORDINALITY AS r (
+            sequence bigint, subject jsonb, subject_value text[], key_digest text, why text,
+            actor text, conflict boolean, headers jsonb, body text)) WITH ORDINALITY AS r (
             source, provider, state, reason, urgent, action, certainty, raw_type, event_id,
-            occurred_at, sequence, subject, subject_value, why, actor, conflict, headers, body, n)
+            occurred_at, sequence, subject, subject_value, key_digest, why, actor, conflict,
+            headers, body, n)
         ORDER BY n
         """,
         rows=json.dumps(rows),
@@ -229,6 +234,7 @@ class InboxEvent:
     raw_type: str | None
     event_id: str | None
     subject: list[dict[str, str]] | None
+    key_digest: str | None
     account_id: UUID | None
     sequence: int | None
     occurred_at: datetime | None
@@ -270,19 +276,28 @@ def stored_message(tx: Tx, event: int) -> tuple[dict[str, str], bytes]:
     return row["headers"] or {}, bytes(row["body"] or b"")
 
 
-def requeue(tx: Tx, event: int) -> None:
-    """Have a parked or waiting event looked at again, by the rules as they stand now."""
+def requeue(tx: Tx, event: int, source: Source) -> None:
+    """Have a parked or waiting event looked at again, by the rules as they stand now.
+
+    `source` is its source as it is trusted now. Refused as `event_finished`, or as the rules refuse
+    what the event says: `hint`, `not_trusted`, `not_supported`.
+    """
+    found = find(tx, event)
+    if found.state in REPLAYED and found.action and found.certainty:
+        _, why = _first_state(source, Action(found.action), Certainty(found.certainty))
+        if why is not None:
+            code, message = why.split(": ", 1)
+            raise Refused(code, f"event {event} stays {found.state}: {message}")
     moved = tx.count(
         """
         UPDATE keyturn.inbox SET state = 'received', reason = NULL, attempts = 0,
             conflict = false, next_attempt_at = :now, finished_at = NULL
-        WHERE id = :id AND state IN ('parked', 'waiting_for_account') AND action = ANY(:actions)
+        WHERE id = :id AND state = ANY(:states)
         """,
         id=event,
-        actions=list(KIND),
+        states=list(REPLAYED),
     )
     if not moved:
-        found = find(tx, event)
         raise Refused(
             "event_finished",
             f"event {event} is {found.state} and says {found.action!r}: replaying it would do "

@@ -82,6 +82,7 @@ class InboxEvent(Base):
     sequence: Mapped[int | None] = mapped_column(BigInteger)
     subject: Mapped[list[dict[str, str]] | None] = mapped_column(JSONB)
     subject_value: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    key_digest: Mapped[str | None] = mapped_column(Text)
     why: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str | None] = mapped_column(Text)
     conflict: Mapped[bool] = mapped_column(server_default="false")

@@ -181,6 +181,7 @@ class Hold(Base):
     mark_sequence: Mapped[int | None] = mapped_column(BigInteger)
     mark_event: Mapped[int | None] = mapped_column(BigInteger)
     confirm: Mapped[bool] = mapped_column(server_default="false")
+    confirmed_at: Mapped[datetime | None] = mapped_column(Time)
 
 
 class Rotation(Base):

@@ -12,12 +12,12 @@ def apply_events(run: Runtime) -> int:
 
     def batch() -> Step:
         claimed = run.database.run(lambda tx: account_events.claim(tx, run.policy))
-        applied = account_events.apply_claimed(run.database, claimed, run.policy)
-        for source in applied.bursts:
-            run.alarm("source_cuts_many", source=source, more_than=run.policy.burst_accounts)
+        states = account_events.apply_claimed(
+            run.database, claimed, run.policy, run.keyring.peppers
+        )
         for state in ("parked", "failed"):
-            if applied.states[state]:
-                run.alarm(f"events_{state}", count=applied.states[state])
+            if states[state]:
+                run.alarm(f"events_{state}", count=states[state])
         return Step(len(claimed), finished=not claimed)
 
     return run.until_finished(batch, "accounts.apply_events")

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from models import account_events, api_keys, creation, inbox, key_text, linking, roles, settle
-from models.account_events import Applied
 from models.base import Database, Tx
 from models.events import AccountEvent, Action, Certainty, Subject
 from models.inbox import Received, Source
@@ -74,10 +73,10 @@ class World:
             received.append(Received(f"d{self.deliveries}", event, {}, b""))
         return self.database.run(lambda tx: inbox.accept(tx, Source(source, source), received))
 
-    def apply(self) -> Applied:
+    def apply(self) -> Counter[str]:
         """Claim and apply what is due."""
         claimed = self.database.run(lambda tx: account_events.claim(tx, self.policy))
-        return account_events.apply_claimed(self.database, claimed, self.policy)
+        return account_events.apply_claimed(self.database, claimed, self.policy, self.peppers)
 
     def settle(self) -> int:
         """Settle all that is unsettled; returns how many keys changed."""

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from models import roles
 from models.base import Database
 from models.keyring import Keyring
@@ -15,6 +17,9 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from tasks import Runtime
+
+
+log = structlog.get_logger()
 
 
 def prepare(settings: Settings) -> None:
@@ -29,7 +34,7 @@ def prepare(settings: Settings) -> None:
 
 def keyring(settings: Settings) -> Keyring:
     """The secrets of this installation; Misconfigured where they are missing or open to others."""
-    return Keyring(settings.peppers(), settings.sealer())
+    return Keyring.from_directory(settings.secrets_dir)
 
 
 def database(settings: Settings, *, pool_size: int, name: str) -> Database:
@@ -39,6 +44,7 @@ def database(settings: Settings, *, pool_size: int, name: str) -> Database:
         settings.database_url, pool_size=pool_size, statement_timeout_ms=timeout, name=name
     )
     made.on_commit = Bell(made, _Publisher(settings))
+    made.on_alarm = _tell
     return made
 
 
@@ -67,7 +73,12 @@ def operator(settings: Settings, actor: str) -> Operator:
         actor=actor,
     )
     made.database.on_commit = Bell(made.database, _Publisher(settings))
+    made.database.on_alarm = _tell
     return made
+
+
+def _tell(alarm: dict[str, object]) -> None:
+    log.error("alarm", **alarm)
 
 
 class _Publisher:

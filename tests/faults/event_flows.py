@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 
 from models import inbox
 from models.errors import Refused
 from models.events import AccountEvent, Action, Certainty
-from models.inbox import Rejection
+from models.inbox import Rejection, Source
 from tests.faults.flow import Flow, Step, Verb, command, task
 from tests.faults.site import DAY, HOUR, MINUTE, POLICY, Site
 from tests.world import ADA, EPOCH, event
@@ -42,6 +43,13 @@ def _after(*events: AccountEvent) -> Verb:
             site.later(MINUTE)
 
     return prepare
+
+
+def _leak(site: Site) -> None:
+    """A scanner reports one of the account's two keys by the SHA-256 of its text."""
+    digest = sha256(site.memory["build text"].encode()).hexdigest()
+    said = AccountEvent(action=Action.KEY_LEAKED, key_digest=digest, raw_type="key.leaked")
+    site.receive("okta", ("new", said))
 
 
 def _mixed(site: Site) -> None:
@@ -85,7 +93,7 @@ def _five(site: Site) -> None:
 
 def _parked(site: Site) -> None:
     _account(site)
-    site.receive("okta", ("1", event(DISABLED, certainty=Certainty.HINT)))
+    site.receive("okta", ("1", event(DISABLED)), trust=frozenset())
     site.work()
 
 
@@ -98,7 +106,7 @@ def _rejected(site: Site) -> None:
 def _replay(site: Site) -> None:
     [waiting] = site.operator.events()
     with suppress(Refused):  # event_finished: it was put back before
-        site.database.run(lambda tx: inbox.requeue(tx, waiting.id))
+        site.database.run(lambda tx: inbox.requeue(tx, waiting.id, Source("okta", "okta")))
 
 
 def _replace(site: Site) -> None:
@@ -149,6 +157,7 @@ EVENT_FLOWS = (
     Flow("event_enabled", _after(event(DISABLED)), [_intake(event(ENABLED)), *APPLIED]),
     Flow("event_deleted", _account, [_intake(event(Action.DELETED)), *APPLIED]),
     Flow("event_compromised", _account, [_intake(event(Action.COMPROMISED)), *APPLIED]),
+    Flow("event_leaked", _account, [command(_leak), *APPLIED]),
     Flow(
         "event_conflict",
         _after(event(ENABLED, event_id="1")),

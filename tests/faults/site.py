@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 import tasks
 from models import inbox, invariants, linking, roles
 from models.base import Base, Database, Tx
-from models.events import AccountEvent, Subject
+from models.events import AccountEvent, Action, Subject
 from models.inbox import Received, Rejection, Source
 from models.key_text import Peppers
 from models.keyring import Keyring
@@ -242,10 +242,16 @@ class Site:
 
     # Producers
 
-    def receive(self, source: str, *messages: tuple[str, AccountEvent | Rejection]) -> None:
+    def receive(
+        self,
+        source: str,
+        *messages: tuple[str, AccountEvent | Rejection],
+        trust: frozenset[Action] = frozenset(Action),
+    ) -> None:
         """A transport hands messages over, each with its delivery id."""
         received = [Received(delivery, content, {}, b"{") for delivery, content in messages]
-        self.database.run(lambda tx: inbox.accept(tx, Source(source, source), received))
+        said = Source(source, source, trust)
+        self.database.run(lambda tx: inbox.accept(tx, said, received))
 
     def replace(self, event_id: int, content: AccountEvent) -> None:
         """An operator has a rejected message read again, and now it can be read."""

@@ -21,6 +21,7 @@ class Hold:
     placed: datetime | None = None
     lifted: datetime | None = None
     confirm: bool = False
+    confirmed: bool = False
 
     @property
     def stands(self) -> bool:

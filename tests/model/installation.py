@@ -161,7 +161,7 @@ class Model:
         """An operator has looked at a source's burst."""
         waiting = self.unconfirmed(source)
         for hold in waiting:
-            hold.confirm = False
+            hold.confirm, hold.confirmed = False, True
         return len(waiting)
 
     def unconfirmed(self, source: str) -> list[Hold]:

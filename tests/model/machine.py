@@ -14,7 +14,6 @@ from hypothesis.stateful import (
     rule,
 )
 
-from models import inbox
 from models.account_events import Claimed as ClaimedEvent
 from models.errors import Refused
 from tests.model.compared import EMAILS, FLOWS, OPAQUE, SOURCES, TICK, Index, pick
@@ -118,12 +117,7 @@ class Installation(WithKeys):
         events = self.model.inbox.events
         parked = [event for event in events if any_state or event.state == "parked"]
         event = pick(parked, which)
-        number = self.event_ids[event.number]
-        try:
-            self.real.database.run(lambda tx: inbox.requeue(tx, number))
-            done = True
-        except Refused:
-            done = False
+        done = self.real.requeue(event.source, self.event_ids[event.number])
         assert done == self.model.inbox.replay(event, self.model.now)
 
     @precondition(

@@ -114,8 +114,9 @@ class Inbox:
 
     def replay(self, event: Event, now: datetime) -> bool:
         """An operator has an event looked at again."""
-        known = event.content.action in (*CUTS, "enabled")
-        if event.state not in ("parked", "waiting_for_account") or not known:
+        if event.state not in ("parked", "waiting_for_account"):
+            return False
+        if event.content.certainty == "hint":
             return False
         event.state, event.conflict, event.due = "received", False, now
         return True
@@ -142,7 +143,7 @@ class Inbox:
         ]
         if len({account.email for account, _, _ in recent}) > self.burst_accounts:
             for _, kind, hold in recent:
-                hold.confirm |= kind == "deleted"
+                hold.confirm |= kind == "deleted" and not hold.confirmed
 
 
 def _identity(message: Message) -> object:
@@ -156,7 +157,7 @@ def _identity(message: Message) -> object:
 
 def _set(hold: Hold, stands: bool, now: datetime) -> None:
     if stands and not hold.stands:
-        hold.placed, hold.lifted = now, None
+        hold.placed, hold.lifted, hold.confirmed = now, None, False
     elif not stands and hold.stands:
         hold.lifted = now
 
@@ -177,7 +178,7 @@ def _judge(
         mark = account.marks.get(event.source)
         place = _place(event, at, mark, standing)
         if place == "older":
-            return "stale", None
+            return ("parked", True) if claim.conflict and cuts else ("stale", None)
         doubt |= place == "restarted"
         if cuts or not doubt:
             sequence = content.sequence

@@ -13,6 +13,7 @@ from sqlalchemy import event as engine_events
 import tasks
 from models import account_events, inbox, roles, schedule_runs
 from models.account_events import Claimed as ClaimedEvent
+from models.errors import Refused
 from models.events import AccountEvent, Subject
 from models.inbox import Received, Source
 from models.invariants import Tolerance, check
@@ -118,12 +119,22 @@ class Real:
             )
         )
 
+    def requeue(self, source: str, event: int) -> bool:
+        """An operator has an event looked at again. False where that is refused."""
+        trusted = Source(source, source)
+        try:
+            self.database.run(lambda tx: inbox.requeue(tx, event, trusted))
+        except Refused:
+            return False
+        return True
+
     def claim_events(self, batch: int) -> list[ClaimedEvent]:
         policy = Policy(apply_batch=batch)
         return self.database.run(lambda tx: account_events.claim(tx, policy))
 
     def apply(self, claimed: Sequence[ClaimedEvent]) -> None:
-        account_events.apply_claimed(self.database, claimed, self.policy)
+        peppers = self.runtime.keyring.peppers
+        account_events.apply_claimed(self.database, claimed, self.policy, peppers)
 
     def run(self, flow: str) -> None:
         tasks.run(tasks.flows()[flow], self.runtime)

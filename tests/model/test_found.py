@@ -8,6 +8,7 @@ from models import accounts, holds, inbox
 from models.base import Database
 from models.errors import Refused
 from models.events import Action
+from models.inbox import Source
 from tests.models.scene import DAY, HOUR, MINUTE, Scene, frozen_scene
 from tests.world import ADA, World, event
 
@@ -57,6 +58,23 @@ def test_a_pause_right_after_the_first_use_does_not_eat_the_overlap(scene: Scene
     assert scene.rotation(rotation).state == "retired"
 
 
+def test_a_pause_leaves_nothing_for_a_person_to_decide(scene: Scene) -> None:
+    """Timers stand still while the account is held: what blocked is looked at anew after it."""
+    rotation = scene.draining()
+    scene.hold(key=rotation.new_key_id)
+    scene.later(8 * DAY)
+    scene.advance()
+    assert scene.rotation(rotation).blocked_reason == "successor_not_working"
+    scene.hold()
+    scene.advance()
+    paused = scene.rotation(rotation)
+    assert (paused.paused_at, paused.blocked_reason) == (scene.now(), None)
+    scene.lift()
+    scene.later(2 * DAY)
+    scene.advance()
+    assert scene.rotation(rotation).blocked_reason == "successor_not_working"
+
+
 def test_a_cut_that_was_parked_is_itself_when_it_is_replayed(database_url: str) -> None:
     """It has no time of its own and marks how far its source has come: it is not older than that.
 
@@ -72,7 +90,7 @@ def test_a_cut_that_was_parked_is_itself_when_it_is_replayed(database_url: str) 
         account_id = accounts.find(tx, ADA).id
         lifted = {"source": "okta", "kind": "disabled", "actor": "op", "policy": world.policy}
         assert holds.lift(tx, account_id=account_id, **lifted)  # type: ignore[arg-type]
-        inbox.requeue(tx, 2)
+        inbox.requeue(tx, 2, Source("okta", "okta"))
     world.apply()
     with world.database.begin() as tx:
         assert accounts.find(tx, ADA).held

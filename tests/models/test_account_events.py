@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from freezegun import freeze_time
 
-from models import account_events, accounts, holds, inbox, linking
+from models import account_events, accounts, deletions, holds, inbox, linking
 from models.base import Database
 from models.errors import Refused
 from models.events import Action, Certainty, Subject
@@ -130,6 +130,34 @@ def test_a_conflict_within_one_batch_is_found(world: World) -> None:
     assert world.states() == ["done", "parked"]
 
 
+def test_a_conflict_that_is_also_older_still_cuts_and_parks(world: World) -> None:
+    """Rule 2.3 knows no exception by age: which of the two is true, nobody can tell."""
+    world.account()
+    now = datetime.now(UTC) + 2 * MINUTE
+    world.receive(event(ENABLED, at=now, event_id="42"))
+    world.apply()
+    world.receive(event(DISABLED, at=now - MINUTE, event_id="42"))
+    world.apply()
+    assert world.states() == ["done", "parked"]
+    assert held(world)
+    world.receive(event(DISABLED, at=now - MINUTE, event_id="43"))
+    world.receive(event(ENABLED, at=now + timedelta(seconds=1)))
+    world.apply()
+    assert world.states() == ["done", "parked", "stale", "done"]  # its age moved no mark
+    assert not held(world)
+
+
+def test_a_conflict_that_is_also_older_restores_nothing(world: World) -> None:
+    world.account()
+    now = datetime.now(UTC) + 2 * MINUTE
+    world.receive(event(DISABLED, at=now, event_id="42"))
+    world.apply()
+    world.receive(event(ENABLED, at=now - MINUTE, event_id="42"))
+    world.apply()
+    assert world.states() == ["done", "stale"]
+    assert held(world)
+
+
 def test_an_older_event_is_stale(world: World) -> None:
     world.account()
     now = datetime.now(UTC) + MINUTE
@@ -242,6 +270,39 @@ def test_a_source_may_only_do_what_it_is_trusted_with(world: World) -> None:
     assert held(world)
 
 
+def test_a_replay_asks_again_what_its_source_is_trusted_with(world: World) -> None:
+    world.account()
+    untrusted, trusted = Source("okta", "okta", frozenset({ENABLED})), Source("okta", "okta")
+    one = Received("1", event(DISABLED), {}, b"")
+    world.database.run(lambda tx: inbox.accept(tx, untrusted, [one]))
+    with pytest.raises(Refused) as refused:
+        world.database.run(lambda tx: inbox.requeue(tx, 1, untrusted))
+    assert refused.value.code == "not_trusted"
+    assert world.states() == ["parked"]
+    world.database.run(lambda tx: inbox.requeue(tx, 1, trusted))
+    world.apply()
+    assert world.states() == ["done"]
+    assert held(world)
+
+
+def test_an_event_that_waits_is_not_replayed_once_its_source_lost_its_trust(world: World) -> None:
+    world.receive(event(DISABLED))
+    world.apply()
+    with pytest.raises(Refused) as refused:
+        world.database.run(lambda tx: inbox.requeue(tx, 1, Source("okta", "okta", frozenset())))
+    assert refused.value.code == "not_trusted"
+    assert world.states() == ["waiting_for_account"]
+
+
+def test_a_hint_stays_one_when_it_is_replayed(world: World) -> None:
+    world.account()
+    world.receive(event(DISABLED, certainty=Certainty.HINT))
+    with pytest.raises(Refused) as refused:
+        world.database.run(lambda tx: inbox.requeue(tx, 1, Source("okta", "okta")))
+    assert refused.value.code == "hint"
+    assert world.states() == ["parked"]
+
+
 def test_an_event_before_its_account_cuts_the_account_when_it_comes(world: World) -> None:
     opaque = Subject(format="opaque", issuer="okta", value="00u1")
     world.receive(event(DISABLED, subject=Subject(format="opaque", value="00u1")))
@@ -316,7 +377,7 @@ def test_one_bad_row_does_not_roll_the_others_back(world: World) -> None:
             """
         )
     applied = world.apply()
-    assert applied.states == {"done": 8, "failed": 1}
+    assert applied == {"done": 8, "failed": 1}
     assert [held(world, email) for email in emails] == [n != 3 for n in range(9)]
     with world.database.begin() as tx:
         assert inbox.find(tx, 4).attempts == 1
@@ -331,9 +392,9 @@ def test_a_claim_is_one_workers_until_its_lease_ends(frozen: World) -> None:
         frozen.account()
         frozen.receive(event(DISABLED))
         assert frozen.database.run(lambda tx: account_events.claim(tx, frozen.policy))
-        assert frozen.apply().states == {}
+        assert frozen.apply() == {}
         clock.tick(frozen.policy.lease)
-        assert frozen.apply().states == {"done": 1}
+        assert frozen.apply() == {"done": 1}
 
 
 def test_claims_take_turns_between_sources_and_cuts_go_first(world: World) -> None:
@@ -353,10 +414,64 @@ def test_a_source_that_cuts_many_still_cuts_and_its_deletions_wait(world: World)
     for number in range(4):
         world.account(f"user{number}@example.com")
     world.receive(*(event(Action.DELETED, f"user{number}@example.com") for number in range(4)))
-    assert world.apply().bursts == ["okta"]
+    alarms: list[dict[str, object]] = []
+    world.database.on_alarm = alarms.append
+    world.apply()
+    assert alarms == [{"alarm": "source_cuts_many", "source": "okta", "more_than": 3}]
     assert all(held(world, f"user{number}@example.com") for number in range(4))
     with world.database.begin() as tx:
         assert tx.scalar("SELECT count(*) FROM keyturn.holds WHERE confirm") == 4
+
+
+def test_a_burst_of_what_had_waited_for_its_accounts_is_one_too(world: World) -> None:
+    world.policy = type(world.policy)(burst_accounts=1, deletion_delay=timedelta(0))
+    alarms: list[dict[str, object]] = []
+    world.database.on_alarm = alarms.append
+    subjects = [Subject(format="opaque", issuer="okta", value=f"00u{n}") for n in range(2)]
+    for subject in subjects:
+        world.receive(event(Action.DELETED, subject=subject))
+    world.apply()
+    for number, subject in enumerate(subjects):
+        assert alarms == []
+        world.account(f"user{number}@example.com", subject)
+    assert alarms == [{"alarm": "source_cuts_many", "source": "okta", "more_than": 1}]
+    with world.database.begin() as tx:
+        assert tx.scalar("SELECT count(*) FROM keyturn.holds WHERE confirm") == 2
+
+
+def test_what_is_rolled_back_raises_no_alarm(world: World) -> None:
+    alarms: list[dict[str, object]] = []
+    world.database.on_alarm = alarms.append
+    with suppress(ZeroDivisionError), world.database.begin() as tx:
+        tx.alarm("told_too_early")
+        raise ZeroDivisionError
+    assert alarms == []
+
+
+def test_a_confirmed_deletion_stays_confirmed_when_its_source_cuts_on(world: World) -> None:
+    world.policy = type(world.policy)(burst_accounts=1)
+
+    def waiting() -> list[str]:
+        with world.database.begin() as tx:
+            return deletions.unconfirmed(tx, "okta")
+
+    emails = [f"user{number}@example.com" for number in range(3)]
+    for email in emails:
+        world.account(email)
+    world.receive(*(event(Action.DELETED, email) for email in emails[:2]))
+    world.apply()
+    assert waiting() == emails[:2]
+    world.database.run(lambda tx: deletions.confirm_source(tx, "okta", actor="op"))
+    world.receive(event(Action.DELETED, emails[2]))
+    world.apply()
+    assert waiting() == emails[2:]
+    with world.database.begin() as tx:
+        first = accounts.find(tx, emails[0]).id
+        lifted = {"source": "okta", "kind": "deleted", "actor": "op", "policy": world.policy}
+        assert holds.lift(tx, account_id=first, **lifted)  # type: ignore[arg-type]
+    world.receive(event(Action.DELETED, emails[0]))
+    world.apply()
+    assert waiting() == [emails[0], emails[2]]  # a new deletion, which nobody has confirmed
 
 
 def test_no_key_slips_through_while_its_account_is_being_disabled(world: World) -> None:

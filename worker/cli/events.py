@@ -49,6 +49,8 @@ def _what(event: InboxEvent) -> str:
 
 
 def _whom(event: InboxEvent) -> str:
+    if event.key_digest:
+        return f"SHA-256 {event.key_digest[:12]}"
     return event.subject[0]["value"] if event.subject else "-"
 
 
@@ -70,6 +72,7 @@ def show(event: EventNumber, json: Json = False) -> None:
         action=found.action,
         certainty=found.certainty,
         subject=[f"{one['format']}: {one['value']}" for one in found.subject or ()],
+        key_digest=found.key_digest,
         account=found.account_id,
         event_id=found.event_id,
         sequence=found.sequence,

@@ -179,12 +179,14 @@ def replay(operator: Operator, settings: Settings, event_id: int) -> list[str]:
     """Look at a finished or stuck event again; returns the states in which it starts anew.
 
     A rejected message is read again by its source's provider; what is still unreadable is Refused
-    with the reason. A parked or waiting event is applied by the rules as they stand now.
+    with the reason. A parked or waiting event is applied by the rules as they stand now. Either
+    way its source must be trusted with it as the settings stand now.
     """
     database = operator.database
     event = operator.event(event_id)
+    trusted = source(settings, event.source)
     if event.state != "rejected":
-        database.run(lambda tx: inbox.requeue(tx, event_id))
+        database.run(lambda tx: inbox.requeue(tx, event_id, trusted))
         return ["received"]
     headers, body = database.run(lambda tx: inbox.stored_message(tx, event_id))
     found = read(event.provider, f"replay:{event_id}", headers, body)
@@ -193,7 +195,7 @@ def replay(operator: Operator, settings: Settings, event_id: int) -> list[str]:
             raise Refused(one.content.code, f"still unreadable: {one.content.message}")
 
     def write(tx: Tx) -> list[str]:
-        counts = inbox.accept(tx, source(settings, event.source), found)
+        counts = inbox.accept(tx, trusted, found)
         inbox.replaced(tx, event_id, actor=operator.actor)
         return sorted(counts.elements())
 

@@ -9,7 +9,7 @@ import redis
 
 from models import inbox
 from models.base import Database
-from models.events import AccountEvent
+from models.events import AccountEvent, Action
 from models.inbox import Received, Rejection, Source
 from tests.worker.cli.conftest import ADA, Cli
 from worker.intake.providers import native
@@ -104,9 +104,12 @@ def test_send_publishes_nothing_that_cannot_be_read(cli: Cli, broker_url: str) -
         assert server.xlen("keyturn:in") == 0
 
 
-def store(database_url: str, *received: Received) -> Sequence[int]:
+def store(
+    database_url: str, *received: Received, trust: frozenset[Action] = frozenset(Action)
+) -> Sequence[int]:
     database = Database(database_url)
-    database.run(lambda tx: inbox.accept(tx, Source("native", "native"), received))
+    source = Source("native", "native", trust)
+    database.run(lambda tx: inbox.accept(tx, source, received))
     with database.begin() as tx:
         numbers = [event.id for event in inbox.listed(tx)]
     database.close()
@@ -165,6 +168,33 @@ def test_a_waiting_event_is_replayed_and_a_finished_one_not(cli: Cli, database_u
     assert cli.json("events", "show", str(number))["state"] == "done"
     assert cli.json("accounts", "show", "bob@example.com")["held"] is True
     assert cli.refusal("events", "replay", str(number)) == "event_finished"
+
+
+def test_an_untrusted_event_is_replayed_only_once_its_source_is_trusted(
+    cli: Cli, database_url: str
+) -> None:
+    source = '[sources.native]\nprovider = "native"\nstream = "keyturn:in"\ntrust = '
+    Path("keyturn.toml").write_text(f'{source}["enabled"]')
+    [number] = store(database_url, disabled(ADA), trust=frozenset())
+    assert cli.refusal("events", "replay", str(number)) == "not_trusted"
+    assert cli.json("events", "show", str(number))["state"] == "parked"
+    Path("keyturn.toml").write_text(f'{source}"any"')
+    cli.ok("events", "replay", str(number))
+    cli.ok("run", "accounts.apply_events")
+    assert cli.json("accounts", "show", ADA)["held"] is True
+
+
+def test_an_account_that_completes_a_burst_is_an_alarm(
+    cli: Cli, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYTURN_BURST_ACCOUNTS", "1")
+    store(database_url, disabled("emp-7"), disabled("emp-8"))
+    cli.ok("run", "accounts.apply_events")
+    create = ("accounts", "create", "--role", "member")
+    assert (
+        "source_cuts_many" not in cli(*create, "a@example.com", "--identity", "native:emp-7").stderr
+    )
+    assert "source_cuts_many" in cli(*create, "b@example.com", "--identity", "native:emp-8").stderr
 
 
 def test_what_nothing_can_be_done_about_is_dismissed(cli: Cli, database_url: str) -> None:

@@ -57,6 +57,36 @@ def test_the_same_event_by_fields_and_as_json_is_the_same() -> None:
     )
 
 
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def test_a_leaked_key_is_named_by_the_digest_of_its_text() -> None:
+    by_hand = {b"type": b"key.leaked", b"digest": SHA256.upper().encode(), b"id": b"7"}
+    assert only(from_fields(by_hand)) == AccountEvent(
+        action=Action.KEY_LEAKED, key_digest=SHA256, event_id="7", raw_type="key.leaked"
+    )
+    envelope = {"specversion": "1.0", "type": "key.leaked", "source": "/scan", "id": "7"}
+    body = json.dumps({**envelope, "data": {"digest": SHA256}}).encode()
+    assert only(parse({}, body)) == only(from_fields(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("digest", "code"),
+    [
+        (None, "missing_digest"),
+        ("", "missing_digest"),
+        ("kt_theTextItself", "bad_digest"),
+        (SHA256[:-1], "bad_digest"),
+        (SHA256[:-1] + "g", "bad_digest"),
+        (7, "bad_digest"),
+    ],
+)
+def test_a_leaked_key_without_its_digest_is_refused(digest: Any, code: str) -> None:
+    refused = refusal(type="key.leaked", digest=digest)
+    assert refused.code == code
+    assert "theTextItself" not in refused.message
+
+
 def test_a_cloudevent_of_our_type() -> None:
     body = (FIXTURES / "native-cloudevent-enabled.json").read_bytes()
     assert only(parse({}, body)) == AccountEvent(

@@ -1,8 +1,9 @@
 """Keyturn's own event: typed by hand into a stream, as a JSON object, or as a CloudEvent.
 
-`type` is account.disabled, .enabled, .deleted or .compromised. `account` is an e-mail address, an
+`type` is account.disabled, .enabled, .deleted or .compromised, or key.leaked. `account` is an e-mail address, an
 account id of ours (a UUID), or the producer's own id. Without `id` and `at` each delivery is an
-event of its own. `sequence` or `at` put the events of one account in order.
+event of its own. `sequence` or `at` put the events of one account in order. A leaked key is named by
+`digest` alone: SHA-256 of its text, in hexadecimal digits.
 """
 
 import re
@@ -21,13 +22,15 @@ ACTIONS = {
     "account.enabled": Action.ENABLED,
     "account.deleted": Action.DELETED,
     "account.compromised": Action.COMPROMISED,
+    "key.leaked": Action.KEY_LEAKED,
 }
 
 _SEND_ONE_OF = f"send one of {', '.join(ACTIONS)}"
 
-FIELDS = ("type", "account", "id", "at", "sequence", "reason", "actor")
+FIELDS = ("type", "account", "digest", "id", "at", "sequence", "reason", "actor")
 
 _FOR_INFORMATION = {"reason", "actor"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -81,9 +84,12 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
         raise Unreadable(
             "unknown_type", f"the type {values.quoted(raw_type)} is unknown; {_SEND_ONE_OF}"
         )
+    action = ACTIONS[raw_type]
+    leaked = action is Action.KEY_LEAKED
     return AccountEvent(
-        action=ACTIONS[raw_type],
-        subject=_subject(message.get("account")),
+        action=action,
+        subject=None if leaked else _subject(message.get("account")),
+        key_digest=_digest(message.get("digest")) if leaked else None,
         occurred_at=values.instant(message.get("at"), "at"),
         sequence=values.sequence(message.get("sequence")),
         event_id=values.text(message.get("id"), "id"),
@@ -91,6 +97,14 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
         reason=values.note(message.get("reason")),
         actor=values.note(message.get("actor")),
     )
+
+
+def _digest(value: Any) -> str:
+    mend = "send SHA-256 of the key's text in 64 hexadecimal digits, never the text itself"
+    digest = values.needed_text(value, "digest", "missing_digest", mend).lower()
+    if not _SHA256.fullmatch(digest):
+        raise Unreadable("bad_digest", f"the digest is none; {mend}")
+    return digest
 
 
 def _subject(value: Any) -> Subject:
