@@ -58,13 +58,7 @@ def hold(runtime: Runtime) -> None:
     def place(tx: Tx) -> None:
         account_id = tx.scalar("SELECT id FROM keyturn.accounts WHERE email = 'a1@example.com'")
         holds.lock_accounts(tx, [account_id])
-        holds.place(
-            tx,
-            source=holds.OPERATOR,
-            kind="disabled",
-            actor="bench",
-            account_id=account_id,
-            policy=runtime.policy,
-        )
+        cause = holds.Cause(source=holds.OPERATOR, kind="disabled", actor="bench")
+        holds.place(tx, holds.on_account(account_id), cause, runtime.policy)
 
     runtime.database.run(place)

@@ -202,7 +202,7 @@ def _apply_to_key(
 ) -> dict[str, Any]:
     """Stop the key that leaked, before anything is said about the event (rules 2.4 and 2.7)."""
     if key is not None and not key.deleted:
-        leaks.stop(tx, key, source=one.source, cause=one.cause, policy=policy)
+        leaks.stop(tx, key, source=one.source, reason=one.cause, policy=policy)
     reason = "key_unknown: no key has this digest" if key is None else None
     return {
         "id": one.id,

@@ -71,7 +71,8 @@ def create(
     account = accounts.find(tx, str(account_id))
     if account.held:
         names = ", ".join(
-            f"{hold.source}/{hold.kind}" for hold in holds.standing(tx, account_id=account_id)
+            f"{hold.source}/{hold.kind}"
+            for hold in holds.standing(tx, holds.on_account(account_id))
         )
         raise Refused(
             "account_held",

@@ -11,6 +11,7 @@ from .api_keys import ApiKey, IssuedKey
 from .base import Database, Tx
 from .creation import TimeUnit
 from .errors import Refused
+from .holds import OPERATOR, Cause
 from .key_text import Secret
 from .keyring import Keyring
 from .policy import Policy
@@ -148,11 +149,21 @@ class Client:
 
     def disable(self, api_key_id: object, reason: str | None = None) -> bool:
         """Stop one key until `enable`. False where it was stopped by an operator already."""
-        return self._on_key(api_key_id, lambda tx, key: self._hold(tx, key, reason))
+        return self._on_key(
+            api_key_id,
+            lambda tx, key: holds.place(
+                tx, holds.on_key(key.id), self._by_hand(reason), self.policy
+            ),
+        )
 
     def enable(self, api_key_id: object, reason: str | None = None) -> bool:
         """Lift what `disable` placed, and nothing else. False where nothing was there to lift."""
-        return self._on_key(api_key_id, lambda tx, key: self._release(tx, key, reason))
+        return self._on_key(
+            api_key_id,
+            lambda tx, key: holds.lift(
+                tx, holds.on_key(key.id), self._by_hand(reason), self.policy
+            ),
+        )
 
     def delete(self, api_key_id: object, reason: str = "requested") -> bool:
         """End a key for ever. False where it was deleted before; Refused as `key_unknown`."""
@@ -216,24 +227,5 @@ class Client:
     def _on_key(self, api_key_id: object, work: Callable[[Tx, ApiKey], bool]) -> bool:
         return self.database.run(lambda tx: work(tx, api_keys.locked(tx, str(api_key_id))))
 
-    def _hold(self, tx: Tx, key: ApiKey, reason: str | None) -> bool:
-        return holds.place(
-            tx,
-            source=holds.OPERATOR,
-            kind="disabled",
-            actor=self.actor,
-            reason=reason,
-            key_id=key.id,
-            policy=self.policy,
-        )
-
-    def _release(self, tx: Tx, key: ApiKey, reason: str | None) -> bool:
-        return holds.lift(
-            tx,
-            source=holds.OPERATOR,
-            kind="disabled",
-            actor=self.actor,
-            reason=reason,
-            key_id=key.id,
-            policy=self.policy,
-        )
+    def _by_hand(self, reason: str | None) -> Cause:
+        return Cause(source=OPERATOR, kind="disabled", actor=self.actor, reason=reason)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from . import audit, settle
@@ -23,16 +24,43 @@ class Hold:
     reason: str | None
 
 
-def standing(tx: Tx, *, account_id: UUID | None = None, key_id: UUID | None = None) -> list[Hold]:
+@dataclass(frozen=True)
+class Target:
+    """What a hold stops: `on_account`, or `on_key`."""
+
+    column: Literal["account_id", "key_id"]
+    id: UUID
+
+
+def on_account(account_id: UUID) -> Target:
+    """A whole account."""
+    return Target("account_id", account_id)
+
+
+def on_key(key_id: UUID) -> Target:
+    """One key alone."""
+    return Target("key_id", key_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Whose hold it is, of which kind, and who places or lifts it, and why."""
+
+    source: str
+    kind: str
+    actor: str
+    reason: str | None = None
+
+
+def standing(tx: Tx, target: Target) -> list[Hold]:
     """The holds that stand on an account or on a key, oldest first."""
-    column, target = ("account_id", account_id) if account_id else ("key_id", key_id)
     rows = tx.rows(
         f"""
         SELECT source, kind, placed_at, reason FROM keyturn.holds
-        WHERE {column} = :target AND placed_at IS NOT NULL AND lifted_at IS NULL
+        WHERE {target.column} = :target AND placed_at IS NOT NULL AND lifted_at IS NULL
         ORDER BY placed_at, source, kind
         """,
-        target=target,
+        target=target.id,
     )
     return [Hold(**row) for row in rows]
 
@@ -63,80 +91,50 @@ def refresh_accounts(tx: Tx, ids: Sequence[UUID]) -> int:
     return changed
 
 
-def place(
-    tx: Tx,
-    *,
-    source: str,
-    kind: str,
-    actor: str,
-    reason: str | None = None,
-    account_id: UUID | None = None,
-    key_id: UUID | None = None,
-    policy: Policy,
-) -> bool:
+def place(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
     """Place a hold on a locked account, or on a key of one. False where it stood already."""
-    target = "account_id" if account_id else "key_id"
     placed = tx.count(
         f"""
-        INSERT INTO keyturn.holds (id, account_id, key_id, source, kind, placed_at, reason)
-        VALUES (:id, :account, :key, :source, :kind, :now, :reason)
-        ON CONFLICT ({target}, source, kind) WHERE {target} IS NOT NULL
+        INSERT INTO keyturn.holds (id, {target.column}, source, kind, placed_at, reason)
+        VALUES (:id, :target, :source, :kind, :now, :reason)
+        ON CONFLICT ({target.column}, source, kind) WHERE {target.column} IS NOT NULL
         DO UPDATE SET placed_at = :now, lifted_at = NULL, reason = excluded.reason,
             confirm = false, confirmed_at = NULL
         WHERE keyturn.holds.placed_at IS NULL OR keyturn.holds.lifted_at IS NOT NULL
         """,
         id=new_id(),
-        account=account_id,
-        key=key_id,
-        source=source,
-        kind=kind,
-        reason=reason,
+        target=target.id,
+        source=cause.source,
+        kind=cause.kind,
+        reason=cause.reason,
     )
     if placed:
-        _changed(tx, "placed", f"{source}/{kind}", actor, account_id, key_id, reason, policy)
+        _changed(tx, "placed", target, cause, policy)
     return bool(placed)
 
 
-def lift(
-    tx: Tx,
-    *,
-    source: str,
-    kind: str,
-    actor: str,
-    reason: str | None = None,
-    account_id: UUID | None = None,
-    key_id: UUID | None = None,
-    policy: Policy,
-) -> bool:
+def lift(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
     """Lift one hold of a locked account, or of a key of one. False where none stood."""
-    column, target = ("account_id", account_id) if account_id else ("key_id", key_id)
     lifted = tx.count(
         f"""
         UPDATE keyturn.holds SET lifted_at = :now
-        WHERE {column} = :target AND source = :source AND kind = :kind
+        WHERE {target.column} = :target AND source = :source AND kind = :kind
           AND placed_at IS NOT NULL AND lifted_at IS NULL
         """,
-        target=target,
-        source=source,
-        kind=kind,
+        target=target.id,
+        source=cause.source,
+        kind=cause.kind,
     )
     if lifted:
-        _changed(tx, "lifted", f"{source}/{kind}", actor, account_id, key_id, reason, policy)
+        _changed(tx, "lifted", target, cause, policy)
     return bool(lifted)
 
 
-def _changed(
-    tx: Tx,
-    verb: str,
-    what: str,
-    actor: str,
-    account_id: UUID | None,
-    key_id: UUID | None,
-    reason: str | None,
-    policy: Policy,
-) -> None:
-    why = what if reason is None else f"{what}: {reason}"
-    audit.record(tx, actor, f"hold.{verb}", account_id=account_id, key_id=key_id, why=why)
+def _changed(tx: Tx, verb: str, target: Target, cause: Cause, policy: Policy) -> None:
+    what = f"{cause.source}/{cause.kind}"
+    why = what if cause.reason is None else f"{what}: {cause.reason}"
+    account_id, key_id = (target.id, None) if target.column == "account_id" else (None, target.id)
+    audit.record(tx, cause.actor, f"hold.{verb}", account_id=account_id, key_id=key_id, why=why)
     if account_id:
         refresh_accounts(tx, [account_id])
     if key_id:
@@ -149,4 +147,4 @@ def _changed(
             """,
             key=key_id,
         )
-        settle.keys(tx, [key_id], actor=actor, why=what, policy=policy)
+        settle.keys(tx, [key_id], actor=cause.actor, why=what, policy=policy)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from . import holds
 from .base import Tx
+from .holds import Cause
 from .key_text import Peppers, digest_of_hash
 from .policy import Policy
 
@@ -46,14 +47,7 @@ def keys(tx: Tx, sha256: Collection[str], peppers: Peppers | None) -> dict[str, 
     }
 
 
-def stop(tx: Tx, key: LeakedKey, *, source: str, cause: str, policy: Policy) -> bool:
+def stop(tx: Tx, key: LeakedKey, *, source: str, reason: str, policy: Policy) -> bool:
     """Hold a key of a locked account as compromised. False where this source did before."""
-    return holds.place(
-        tx,
-        source=source,
-        kind="compromised",
-        actor=f"source:{source}",
-        reason=cause,
-        key_id=key.id,
-        policy=policy,
-    )
+    cause = Cause(source=source, kind="compromised", actor=f"source:{source}", reason=reason)
+    return holds.place(tx, holds.on_key(key.id), cause, policy)

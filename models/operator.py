@@ -1,7 +1,6 @@
 """What operators do beside it: accounts, events, rotations, notices, and how things stand."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -16,32 +15,19 @@ from . import (
     notices,
     roles,
     rotations,
-    schedule_runs,
     settle,
+    status,
 )
 from .accounts import Account
 from .api_keys import ApiKey
 from .client import Client
 from .events import Subject
-from .holds import Hold
+from .holds import Cause, Hold, Target
 from .inbox import InboxEvent
 from .notices import Notice
 from .roles import Role
 from .rotations import Rotation
-from .schedule_runs import ScheduleRun
-
-
-@dataclass(frozen=True)
-class Status:
-    """How things stand: work that waits, and when each flow last ran."""
-
-    events: Mapping[str, int]
-    outbox: Mapping[str, int]
-    unsettled_accounts: int
-    keys_past_end: int
-    rotations: Mapping[str, int]
-    blocked_rotations: int
-    runs: list[ScheduleRun]
+from .status import Status
 
 
 class Operator(Client):
@@ -67,10 +53,10 @@ class Operator(Client):
         with self.database.begin() as tx:
             return api_keys.find(tx, key_id)
 
-    def holds_of(self, *, account_id: UUID | None = None, key_id: UUID | None = None) -> list[Hold]:
+    def holds_of(self, target: Target) -> list[Hold]:
         """What stands on an account or on a key itself."""
         with self.database.begin() as tx:
-            return holds.standing(tx, account_id=account_id, key_id=key_id)
+            return holds.standing(tx, target)
 
     def create_account(
         self, email: str, role: str, *, name: str = "", identities: Iterable[Subject] = ()
@@ -122,15 +108,8 @@ class Operator(Client):
         def disable(tx: Any) -> tuple[UUID, bool]:
             account_id = accounts.find(tx, name).id
             holds.lock_accounts(tx, [account_id])
-            return account_id, holds.place(
-                tx,
-                source=holds.OPERATOR,
-                kind="disabled",
-                actor=self.actor,
-                reason=reason,
-                account_id=account_id,
-                policy=self.policy,
-            )
+            cause, target = self._by_hand(reason), holds.on_account(account_id)
+            return account_id, holds.place(tx, target, cause, self.policy)
 
         account_id, changed = self.database.run(disable)
         self._settle(account_id)
@@ -149,15 +128,8 @@ class Operator(Client):
         def enable(tx: Any) -> tuple[UUID, bool]:
             account_id = accounts.find(tx, name).id
             holds.lock_accounts(tx, [account_id])
-            return account_id, holds.lift(
-                tx,
-                source=source,
-                kind=kind,
-                actor=self.actor,
-                reason=reason,
-                account_id=account_id,
-                policy=self.policy,
-            )
+            cause = Cause(source=source, kind=kind, actor=self.actor, reason=reason)
+            return account_id, holds.lift(tx, holds.on_account(account_id), cause, self.policy)
 
         account_id, changed = self.database.run(enable)
         self._settle(account_id)
@@ -229,31 +201,9 @@ class Operator(Client):
             return notices.listed(tx, account_id=account_id, state=state)
 
     def status(self) -> Status:
-        """How things stand, from one snapshot."""
+        """How things stand, at one instant."""
         with self.database.begin() as tx:
-            outbox = tx.rows(
-                "SELECT channel, count(*) AS n FROM keyturn.outbox WHERE state = 'waiting' "
-                "GROUP BY channel"
-            )
-            open_rotations = tx.rows(
-                "SELECT state, count(*) AS n, count(blocked_reason) AS blocked "
-                "FROM keyturn.rotations WHERE state IN ('issued', 'draining', 'retired') "
-                "GROUP BY state"
-            )
-            return Status(
-                events=inbox.counts(tx),
-                outbox={row["channel"]: row["n"] for row in outbox},
-                unsettled_accounts=tx.scalar(
-                    "SELECT count(*) FROM keyturn.accounts WHERE unsettled"
-                ),
-                keys_past_end=tx.scalar(
-                    "SELECT count(*) FROM keyturn.api_keys "
-                    "WHERE expires_at <= :now AND status NOT IN ('expired', 'deleted')"
-                ),
-                rotations={row["state"]: row["n"] for row in open_rotations},
-                blocked_rotations=sum(row["blocked"] for row in open_rotations),
-                runs=schedule_runs.listed(tx),
-            )
+            return status.read(tx)
 
     def _settle(self, account_id: UUID) -> None:
         """Settle one account here and now, so that the command shows what it did."""

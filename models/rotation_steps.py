@@ -9,6 +9,7 @@ from uuid import UUID
 
 from . import api_keys, audit, holds, outbox
 from .base import Tx
+from .holds import Cause
 from .policy import Policy
 from .predicate import WORKS
 from .rotation_rules import (
@@ -279,15 +280,9 @@ def _retire(tx: Tx, rotation: Rotation, step: Retire, actor: str, policy: Policy
     )
     if moved:
         note(tx, rotation, "retired", actor=actor, why=step.why)
-        holds.place(
-            tx,
-            source=SYSTEM,
-            kind="rotated",
-            actor=actor,
-            reason=f"replaced by {rotation.new_key_id}",
-            key_id=rotation.old_key_id,
-            policy=policy,
-        )
+        replaced = f"replaced by {rotation.new_key_id}"
+        cause = Cause(source=SYSTEM, kind="rotated", actor=actor, reason=replaced)
+        holds.place(tx, holds.on_key(rotation.old_key_id), cause, policy)
     return moved
 
 

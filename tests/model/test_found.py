@@ -88,8 +88,8 @@ def test_a_cut_that_was_parked_is_itself_when_it_is_replayed(database_url: str) 
     assert world.states() == ["waiting_for_account", "parked"]
     with world.database.begin() as tx:
         account_id = accounts.find(tx, ADA).id
-        lifted = {"source": "okta", "kind": "disabled", "actor": "op", "policy": world.policy}
-        assert holds.lift(tx, account_id=account_id, **lifted)  # type: ignore[arg-type]
+        cause = holds.Cause(source="okta", kind="disabled", actor="op")
+        assert holds.lift(tx, holds.on_account(account_id), cause, world.policy)
         inbox.requeue(tx, 2, Source("okta", "okta"))
     world.apply()
     with world.database.begin() as tx:

@@ -117,21 +117,18 @@ class Scene:
 
     def hold(self, *, key: UUID | None = None, kind: str = "disabled") -> None:
         """A source holds the owner's account, or one key."""
-        target: dict[str, Any] = {"key_id": key} if key else {"account_id": self.owner}
         with self.database.begin() as tx:
             holds.lock_accounts(tx, [self.owner])
-            assert holds.place(
-                tx, source="okta", kind=kind, actor="okta", policy=self.policy, **target
-            )
+            assert holds.place(tx, self._target(key), _of_okta(kind), self.policy)
 
     def lift(self, *, key: UUID | None = None, kind: str = "disabled") -> None:
         """The same source lifts it."""
-        target: dict[str, Any] = {"key_id": key} if key else {"account_id": self.owner}
         with self.database.begin() as tx:
             holds.lock_accounts(tx, [self.owner])
-            assert holds.lift(
-                tx, source="okta", kind=kind, actor="okta", policy=self.policy, **target
-            )
+            assert holds.lift(tx, self._target(key), _of_okta(kind), self.policy)
+
+    def _target(self, key: UUID | None) -> holds.Target:
+        return holds.on_key(key) if key else holds.on_account(self.owner)
 
     def request(self, key_id: UUID, idempotency_key: str | None = None) -> Rotation:
         """Ask for a key's successor."""
@@ -255,3 +252,7 @@ class Scene:
         """Rows of a statement of the test's own."""
         with self.database.begin() as tx:
             return list(tx.rows(text, **params))
+
+
+def _of_okta(kind: str) -> holds.Cause:
+    return holds.Cause(source="okta", kind=kind, actor="okta")

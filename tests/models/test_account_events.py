@@ -232,7 +232,7 @@ def test_lifting_one_source_lifts_nothing_else(world: World) -> None:
     world.apply()
     assert held(world)
     with world.database.begin() as tx:
-        assert [(h.source, h.kind) for h in holds.standing(tx, account_id=account)] == [
+        assert [(h.source, h.kind) for h in holds.standing(tx, holds.on_account(account))] == [
             ("keycloak", "disabled")
         ]
 
@@ -247,7 +247,7 @@ def test_deleted_and_compromised_stand_until_an_operator_lifts_them(
     world.apply()
     assert held(world)
     with world.database.begin() as tx:
-        [hold] = holds.standing(tx, account_id=account)
+        [hold] = holds.standing(tx, holds.on_account(account))
     assert (hold.source, hold.kind) == ("okta", action.value)
 
 
@@ -467,8 +467,8 @@ def test_a_confirmed_deletion_stays_confirmed_when_its_source_cuts_on(world: Wor
     assert waiting() == emails[2:]
     with world.database.begin() as tx:
         first = accounts.find(tx, emails[0]).id
-        lifted = {"source": "okta", "kind": "deleted", "actor": "op", "policy": world.policy}
-        assert holds.lift(tx, account_id=first, **lifted)  # type: ignore[arg-type]
+        cause = holds.Cause(source="okta", kind="deleted", actor="op")
+        assert holds.lift(tx, holds.on_account(first), cause, world.policy)
     world.receive(event(Action.DELETED, emails[0]))
     world.apply()
     assert waiting() == [emails[0], emails[2]]  # a new deletion, which nobody has confirmed

@@ -44,7 +44,7 @@ def test_a_leaked_key_stops_at_once_and_the_accounts_others_work_on(world: World
     assert world.status(key) == "disabled"
     assert world.verify(other).valid
     with world.database.begin() as tx:
-        [hold] = holds.standing(tx, key_id=key)
+        [hold] = holds.standing(tx, holds.on_key(key))
         account = api_keys.find(tx, str(key)).account_id
         event_of = tx.scalar("SELECT account_id FROM keyturn.inbox")
     assert (hold.source, hold.kind) == ("okta", "compromised")

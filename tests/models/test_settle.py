@@ -1,14 +1,16 @@
 """One statement settles, whatever the scope: in batches, to the present truth (rule 3)."""
 
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from freezegun import freeze_time
 
 from models import api_keys, holds, settle
-from models.base import Database
+from models.base import Database, Tx
 from models.events import Action
+from models.holds import Cause, Target
 from models.policy import Policy
 from models.predicate import STATUS, WORKS
 from tests.world import ADA, EPOCH, World, event
@@ -159,16 +161,13 @@ def test_a_keys_own_hold_and_its_accounts_hold_are_apart(world: World) -> None:
     account = world.account()
     key, text = world.key()
 
-    def on_key(verb: str) -> None:
-        def change(tx: object) -> None:
-            holds.lock_accounts(tx, [account])  # type: ignore[arg-type]
-            getattr(holds, verb)(
-                tx, source="operator", kind="disabled", actor="t", key_id=key, policy=world.policy
-            )
+    def on_key(change: Callable[[Tx, Target, Cause, Policy], bool]) -> None:
+        cause = Cause(source="operator", kind="disabled", actor="t")
+        with world.database.begin() as tx:
+            holds.lock_accounts(tx, [account])
+            change(tx, holds.on_key(key), cause, world.policy)
 
-        world.database.run(change)
-
-    on_key("place")
+    on_key(holds.place)
     assert world.verify(text).reason == "key_held"
     world.receive(event(Action.DISABLED))
     world.apply()
@@ -177,7 +176,7 @@ def test_a_keys_own_hold_and_its_accounts_hold_are_apart(world: World) -> None:
     world.apply()
     world.settle()
     assert world.status(key) == "disabled"
-    on_key("lift")
+    on_key(holds.lift)
     assert world.status(key) == "active"
     assert world.verify(text).valid
 

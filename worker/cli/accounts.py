@@ -7,7 +7,7 @@ import typer
 
 from models.accounts import Account
 from models.events import Subject
-from models.holds import Hold
+from models.holds import Hold, on_account
 from models.operator import Operator
 from worker.cli import key_views, output, session, times
 from worker.cli.asking import DryRun, Yes, agreed
@@ -110,7 +110,7 @@ def show(account: AccountName, json: Json = False) -> None:
 
 def _show(client: Operator, account: Account, json: bool) -> None:
     identities = client.identities(account.id)
-    holds = client.holds_of(account_id=account.id)
+    holds = client.holds_of(on_account(account.id))
     names = [": ".join(filter(None, (one.format, one.issuer, one.value))) for one in identities]
     facts = output.facts(
         id=account.id,
@@ -214,7 +214,7 @@ def confirm_deletions(
 def _tell(
     client: Operator, account: Account, changed: bool, done: str, json: bool, mend: bool = False
 ) -> None:
-    left = client.holds_of(account_id=account.id)
+    left = client.holds_of(on_account(account.id))
     document = {
         "id": account.id,
         "email": account.email,

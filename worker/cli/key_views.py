@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.api_keys import ApiKey
-from models.holds import Hold
+from models.holds import Hold, on_account, on_key
 from models.operator import Operator
 from models.rotations import Rotation
 from worker.cli import output, times
@@ -104,7 +104,7 @@ def look(client: Operator, key_id: str) -> SeenKey:
     ]
     return SeenKey(
         key,
-        client.holds_of(key_id=key.id),
-        client.holds_of(account_id=key.account_id),
+        client.holds_of(on_key(key.id)),
+        client.holds_of(on_account(key.account_id)),
         rotations[0] if rotations else None,
     )

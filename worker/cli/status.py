@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from models.operator import Status
 from models.schedule_runs import ScheduleRun
+from models.status import Status
 from worker.cli import output, times
 from worker.cli.output import Json
 from worker.cli.session import operator
@@ -28,11 +28,16 @@ def _facts(found: Status) -> str:
         keys_past_their_end=found.keys_past_end,
         rotations=_counts(found.rotations),
         blocked_rotations=found.blocked_rotations,
+        oldest_waits=_waits(found.waiting_seconds),
     )
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _waits(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{what} {round(past)} s" for what, past in sorted(seconds.items())) or "none"
 
 
 def _when(run: ScheduleRun) -> str:

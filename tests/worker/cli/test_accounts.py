@@ -11,14 +11,8 @@ def hold_from_okta(database_url: str) -> None:
     with database.begin() as tx:
         account = tx.scalar("SELECT id FROM keyturn.accounts")
         holds.lock_accounts(tx, [account])
-        holds.place(
-            *(tx,),
-            source="okta",
-            kind="disabled",
-            actor="test",
-            account_id=account,
-            policy=Policy(),
-        )
+        cause = holds.Cause(source="okta", kind="disabled", actor="test")
+        holds.place(tx, holds.on_account(account), cause, Policy())
     database.close()
 
 
@@ -100,8 +94,8 @@ def test_deletions_of_a_burst_are_shown_and_go_on_when_confirmed(
     with database.begin() as tx:
         account = tx.scalar("SELECT id FROM keyturn.accounts")
         holds.lock_accounts(tx, [account])
-        given = {"source": "okta", "kind": "deleted", "actor": "test", "policy": Policy()}
-        holds.place(tx, account_id=account, **given)  # type: ignore[arg-type]
+        cause = holds.Cause(source="okta", kind="deleted", actor="test")
+        holds.place(tx, holds.on_account(account), cause, Policy())
         tx.execute("UPDATE keyturn.holds SET confirm = true")
     database.close()
     shown = cli.json("accounts", "confirm-deletions", "okta", "--dry-run")
