@@ -14,11 +14,11 @@ from uuid import UUID
 from .base import Database, Tx
 from .creation import LONGEST_VALIDITY
 from .policy import Policy
-from .promises import OF_KEYS, OF_MESSAGES, Promise
+from .promises import OF_AUDIT, OF_KEYS, OF_MESSAGES, Promise
 from .rotation_promises import OF_ROTATIONS
 from .tables import ROTATION_LIVE, one_of
 
-PROMISES: Sequence[Promise] = (*OF_KEYS, *OF_MESSAGES, *OF_ROTATIONS)
+PROMISES: Sequence[Promise] = (*OF_KEYS, *OF_MESSAGES, *OF_ROTATIONS, *OF_AUDIT)
 
 SHOWN = 20
 """Ids that a violation names; it counts all."""
@@ -133,6 +133,7 @@ _CHANGED = {
     "rotated_families": "r.family_id = ANY(:families)",
     "rotations": "(r.old_key_id = ANY(:keys) OR r.new_key_id = ANY(:keys))",
     "inbox": "i.id > :inbox",
+    "seals": "s.number = ANY(:seals)",
 }
 _EVERYTHING = dict.fromkeys(_CHANGED, "true") | {
     "key_entries": "e.key_id IS NOT NULL",
@@ -173,6 +174,13 @@ _ACCOUNTS = f"""
     )
 """
 _FAMILIES = "SELECT ARRAY(SELECT DISTINCT family_id FROM keyturn.api_keys WHERE id = ANY(:keys))"
+_SEALS = """
+    SELECT ARRAY(
+        SELECT newest - back FROM generate_series(0, 1) AS back
+        UNION SELECT CAST(1 + floor(random() * newest) AS bigint)
+    )
+    FROM (SELECT CAST(max(number) AS bigint) AS newest FROM keyturn.audit_seals) seals
+"""
 
 
 def _scope(tx: Tx, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,4 +193,5 @@ def _scope(tx: Tx, params: Mapping[str, Any]) -> dict[str, Any]:
         "accounts": tx.scalar(_ACCOUNTS, keys=keys, **bounds),
         "families": tx.scalar(_FAMILIES, keys=keys),
         "inbox": newest - WINDOW,
+        "seals": tx.scalar(_SEALS),
     }

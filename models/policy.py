@@ -18,6 +18,8 @@ class Policy:
     """Account events claimed and applied by one transaction."""
     deliver_batch: int = 500
     """Outgoing messages leased at a time."""
+    seal_batch: int = 10_000
+    """Audit entries in one seal, and in the transaction that makes it."""
     page_keys: int = 500
     """Key ids in one outgoing page."""
     notice_keys: int = 100

@@ -8,6 +8,7 @@ where a check that does not look at everything says what it looks at.
 from dataclasses import dataclass
 
 from .account_events import PARK_AFTER
+from .audit_seal import CHECKED
 from .notices import LOOK_BACK
 
 
@@ -239,5 +240,15 @@ OUTBOX = Promise(
     "message",
 )
 
+SEALS = Promise(
+    "seals_match",
+    "What was sealed of the audit is as it was, and so are the seals.",
+    f"""
+    SELECT c.number AS id FROM ({CHECKED} WHERE {{seals}}) c
+    WHERE c.entries_match IS NOT TRUE OR c.seal_matches IS NOT TRUE
+    """,
+)
+
 OF_KEYS = (USES, STATUS, FLAGS, EARLY, VERSIONS, CAUSES)
 OF_MESSAGES = (EVENTS, EFFECTS, ONCE, NOTICES, OUTBOX)
+OF_AUDIT = (SEALS,)

@@ -162,6 +162,7 @@ class AuditEntry(Base):
             postgresql_where=text("key_id IS NOT NULL"),
         ),
         Index("ix_audit_account_id", "account_id", postgresql_where=text("key_id IS NULL")),
+        Index("ix_audit_transaction_id", "transaction_id"),
     )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     transaction_id: Mapped[int] = mapped_column(
@@ -176,6 +177,27 @@ class AuditEntry(Base):
     before: Mapped[str | None] = mapped_column(Text)
     after: Mapped[str | None] = mapped_column(Text)
     why: Mapped[str | None] = mapped_column(Text)
+
+
+class AuditSeal(Base):
+    """One link of the chain of hashes over the audit; `models.audit_seal` says what is in it."""
+
+    __tablename__ = "audit_seals"
+    __table_args__ = (
+        CheckConstraint("from_transaction < to_transaction AND entries > 0", name="range"),
+        Index("ix_audit_seals_from_id", "from_id"),
+    )
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    cluster: Mapped[int] = mapped_column(BigInteger)
+    from_id: Mapped[int] = mapped_column(BigInteger)
+    from_transaction: Mapped[int] = mapped_column(BigInteger)
+    to_transaction: Mapped[int] = mapped_column(BigInteger)
+    entries: Mapped[int] = mapped_column(BigInteger)
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    last_id: Mapped[int] = mapped_column(BigInteger)
+    sealed_at: Mapped[datetime] = mapped_column(Time)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ScheduleRun(Base):

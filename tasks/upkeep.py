@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from models import deletions, inbox, invariants, schedule_runs
+from models import audit_seal, deletions, inbox, invariants, schedule_runs
 from models.base import Step, Tx
 from models.policy import Policy
 
@@ -28,6 +28,12 @@ def check_invariants(run: Runtime) -> int:
     for one in broken:
         run.alarm("invariant_broken", invariant=one.name, count=one.count, rows=one.rows)
     return len(broken)
+
+
+@flow("upkeep.seal_audit")
+def seal_audit(run: Runtime) -> int:
+    """Seal what was added to the audit, in batches; returns how many entries."""
+    return run.batches(lambda tx: audit_seal.step(tx, run.policy), "upkeep.seal_audit")
 
 
 @flow("upkeep.retention", destructive=True)

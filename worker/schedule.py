@@ -31,5 +31,6 @@ def _rests(settings: Settings) -> Mapping[str, timedelta]:
         "rotations.advance": settings.rotations_every,
         "outbox.deliver": settings.deliver_every,
         "upkeep.check_invariants": settings.invariants_every,
+        "upkeep.seal_audit": settings.seal_every,
         "upkeep.retention": settings.retention_every,
     }

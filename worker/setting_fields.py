@@ -24,6 +24,7 @@ from worker.setting_types import (
     Duration,
     HomePath,
     Level,
+    Line,
     Period,
     Share,
     SmtpUrl,
@@ -76,7 +77,7 @@ class Fields(BaseSettings):
         repr=False,
         description="Redis or Valkey of the streams in and out; unset: `broker_url`, if it is one",
     )
-    event_source: str = Field(
+    event_source: Line = Field(
         default="keyturn",
         min_length=1,
         max_length=200,
@@ -146,6 +147,9 @@ class Fields(BaseSettings):
     invariants_every: Period = Field(
         default=timedelta(seconds=60), description="check the promises against the database"
     )
+    seal_every: Period = Field(
+        default=timedelta(minutes=1), description="seal what was added to the audit"
+    )
     retention_every: Period = Field(
         default=timedelta(hours=1), description="purge what is past its time"
     )
@@ -160,6 +164,9 @@ class Fields(BaseSettings):
     )
     deliver_batch: Batch = Field(
         default=RULES.deliver_batch, description="outgoing messages leased at a time"
+    )
+    seal_batch: Batch = Field(
+        default=RULES.seal_batch, description="audit entries sealed in one transaction"
     )
     page_keys: Batch = Field(
         default=RULES.page_keys, description="key ids in one outgoing event at most"

@@ -93,6 +93,7 @@ _SECTIONS: Final = {
                actor, action, before, after, why
         FROM keyturn.audit WHERE key_id IS NULL
     """,
+    "audit seals": "SELECT sum(entries) AS sealed, max(last_id) AS last FROM keyturn.audit_seals",
     "runs": "SELECT job, lease_until IS NULL AS free, error FROM keyturn.schedule_runs",
 }
 

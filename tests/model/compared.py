@@ -39,6 +39,7 @@ FLOWS = [
     "notices.plan",
     "outbox.deliver",
     "upkeep.retention",
+    "upkeep.seal_audit",
 ]
 
 Index = st.integers(0, 30)

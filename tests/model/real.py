@@ -176,7 +176,7 @@ class Real:
 
 TABLES = (
     "notices rotations holds key_uses api_keys account_identities accounts roles"
-    " inbox inbox_keys outbox audit schedule_runs"
+    " inbox inbox_keys outbox audit audit_seals schedule_runs"
 )
 EMPTY = "; ".join(f"DELETE FROM keyturn.{table}" for table in TABLES.split())
 

@@ -6,7 +6,8 @@ Each breaks one row of one promise and no other promise.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from models import api_keys
+from models import api_keys, audit_seal
+from tests.eventually import eventually
 from tests.models.healthy import BOB, CAROL
 from tests.models.scene import Scene
 
@@ -69,6 +70,22 @@ def _delete_successor(scene: Scene) -> None:
         api_keys.locked(tx, str(row["id"]))
         why = "rotation_cancelled"
         api_keys.delete(tx, row["id"], actor="keyturn", why=why, policy=scene.policy)
+
+
+def _sealed_then(statement: str) -> Callable[[Scene], None]:
+    """Something that is done to the audit after all of it was sealed."""
+
+    def seal(scene: Scene) -> bool:
+        while not scene.database.run(lambda tx: audit_seal.step(tx, scene.policy)).finished:
+            pass
+        [row] = scene.sql("SELECT sum(entries) AS sealed FROM keyturn.audit_seals")
+        return bool(scene.sql("SELECT FROM keyturn.audit HAVING count(*) = :n", n=row["sealed"]))
+
+    def done(scene: Scene) -> None:
+        eventually(lambda: seal(scene))
+        apply(scene, statement)
+
+    return done
 
 
 def _of(email: str) -> str:
@@ -196,6 +213,21 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
             UPDATE keyturn.outbox SET state = 'waiting', due_at = :now - interval '301 s'
             WHERE id = (SELECT id FROM keyturn.outbox WHERE channel = 'events' LIMIT 1)
         """,
+    },
+    "seals_match": {
+        "entry changed": _sealed_then(
+            "UPDATE keyturn.audit SET actor = 'somebody else' WHERE action = 'hold.lifted'"
+        ),
+        "entry deleted": _sealed_then(
+            f"DELETE FROM keyturn.audit WHERE action = 'account.created' AND {_of(BOB)}"
+        ),
+        "entry inserted": _sealed_then(
+            """
+            INSERT INTO keyturn.audit (transaction_id, at, actor, action)
+            SELECT min(transaction_id), :now, 'test', 'source.confirmed' FROM keyturn.audit
+            """
+        ),
+        "seal changed": _sealed_then("UPDATE keyturn.audit_seals SET sealed_at = 'epoch'"),
     },
     "family_works": {"successor deleted": _delete_successor},
     "confirmed_before_stop": {

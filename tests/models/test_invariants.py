@@ -147,10 +147,8 @@ def test_a_cascade_has_a_minute(scene: Scene) -> None:
     account = scene.find_key(find(scene, "restored")).account_id
     with scene.database.begin() as tx:
         holds.lock_accounts(tx, [account])
-        holds.place(
-            tx, source="operator", kind="disabled", actor="op", account_id=account,
-            policy=scene.policy,
-        )  # fmt: skip
+        cause = holds.Cause(source="operator", kind="disabled", actor="op")
+        holds.place(tx, holds.on_account(account), cause, scene.policy)
     scene.later(MINUTE)
     assert broken(scene) == {}
     scene.later(SECOND)
