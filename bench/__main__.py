@@ -12,7 +12,7 @@ from rich.console import Console
 
 from worker.logs import configure_logging
 
-from . import cascade, events, latency, report, sweep, verify
+from . import backlog, cascade, events, idle, latency, mass, report, resident, sweep, verify
 from .rounds import Figures
 from .servers import Servers, started
 from .sizes import QUICK, Sizes
@@ -23,6 +23,10 @@ MEASURES: Final[Mapping[str, Callable[[Servers, Sizes], Figures]]] = {
     "events": events.measure,
     "verify": verify.measure,
     "latency": latency.measure,
+    "idle": idle.measure,
+    "outbox": backlog.measure,
+    "memory": resident.measure,
+    "mass": mass.measure,
 }
 RESULTS: Final = Path(__file__).with_name("results.json")
 

@@ -67,17 +67,24 @@ def ours(servers: Servers, seed: str, accounts: int, each: int) -> float:
     return accounts / (end - start)
 
 
-def publish(redis: Redis, accounts: int) -> None:
-    """One native event for each account, a thousand to a round trip."""
+def publish(
+    redis: Redis,
+    accounts: int,
+    *,
+    stream: str = STREAM,
+    kind: str = "account.disabled",
+    batch: str = "event",
+) -> None:
+    """One native event for each account, a thousand to a round trip; `batch` begins their ids."""
     for first in range(1, accounts + 1, 1000):
         pipeline = redis.pipeline(transaction=False)
         for number in range(first, min(first + 1000, accounts + 1)):
             pipeline.xadd(
-                STREAM,
+                stream,
                 {
-                    "type": "account.disabled",
+                    "type": kind,
                     "account": f"a{number}@example.com",
-                    "id": f"event-{number}",
+                    "id": f"{batch}-{number}",
                 },
             )
         pipeline.execute()

@@ -32,6 +32,16 @@ def main(url: str, secrets: str, name: str) -> None:
     database.close()
 
 
+def resident(pid: int) -> float:
+    """Megabytes of another process that are in memory now."""
+    if found := _status("VmRSS", pid):
+        return found
+    answer = subprocess.run(
+        ["/bin/ps", "-o", "rss=", "-p", str(pid)], check=True, capture_output=True, text=True
+    ).stdout
+    return int(answer) * 1024 / 1e6
+
+
 def _resident_now() -> float:
     """Megabytes now; where the system does not tell, the peak until now."""
     return _status("VmRSS") or _peak()
@@ -43,9 +53,9 @@ def _peak() -> float:
     return _status("VmHWM") or (most / 1e6 if sys.platform == "darwin" else most / 1e3)
 
 
-def _status(name: str) -> float | None:
+def _status(name: str, pid: int | None = None) -> float | None:
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
     except FileNotFoundError:
         return None
     [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]

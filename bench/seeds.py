@@ -24,11 +24,12 @@ _IDENTITIES = """
 """
 _KEYS = """
     INSERT INTO keyturn.api_keys (id, account_id, name, created_by, role, digest, scheme, pepper,
-        hint, family_id, created_at, expires_at)
+        hint, family_id, created_at, expires_at, status, deleted_at)
     SELECT pg_temp.an_id(n), pg_temp.an_id(%(first)s + i / %(each)s), 'key ' || n, 'bench',
         'member', coalesce(digest, sha256(n::text::bytea)), %(scheme)s, 1, 'abcd',
         pg_temp.an_id(n), now() - interval '20 weeks',
-        now() + CAST(%(ends)s AS interval) + i / %(each)s * interval '1 millisecond'
+        now() + CAST(%(ends)s AS interval) + i / %(each)s * interval '1 millisecond', %(status)s,
+        CASE %(status)s WHEN 'deleted' THEN now() - interval '3 weeks' END
     FROM generate_series(0, CAST(%(accounts)s AS bigint) * %(each)s - 1) AS i
     CROSS JOIN LATERAL (SELECT i + %(first)s AS n) AS numbered
     LEFT JOIN unnest(CAST(%(digests)s AS bytea[])) WITH ORDINALITY AS d (digest, place)
@@ -37,8 +38,9 @@ _KEYS = """
 """
 _USES = "INSERT INTO keyturn.key_uses (key_id) SELECT id FROM keyturn.api_keys"
 _AUDIT = """
-    INSERT INTO keyturn.audit (at, actor, action, account_id, key_id, version, after)
-    SELECT created_at, created_by, 'key.created', account_id, id, 1, 'active'
+    INSERT INTO keyturn.audit (at, actor, action, account_id, key_id, version, after, why)
+    SELECT CASE status WHEN 'active' THEN created_at ELSE now() - interval '1 week' END,
+        created_by, 'key.created', account_id, id, 1, status, nullif(status, 'active')
     FROM keyturn.api_keys
 """
 BYSTANDERS = 5_000_000
@@ -57,15 +59,17 @@ def add(
     accounts: int,
     each: int,
     ends: str = "5 weeks",
+    status: str = "active",
     digests: Sequence[bytes] = (),
 ) -> None:
     """Accounts a<first>@example.com and on, with `each` keys that end `ends` from now.
 
     The keys of one account end together, those of the next a millisecond later.
     """
-    numbers = {"first": first, "accounts": accounts, "each": each, "ends": ends}
+    numbers = {"first": first, "accounts": accounts, "each": each}
     connection.execute(_ACCOUNTS, numbers)
-    connection.execute(_KEYS, {**numbers, "digests": list(digests), "scheme": SCHEME_HMAC})
+    keys = {"ends": ends, "status": status, "digests": list(digests), "scheme": SCHEME_HMAC}
+    connection.execute(_KEYS, numbers | keys)
 
 
 def finish(connection: psycopg.Connection) -> None:

@@ -68,16 +68,16 @@ class Servers:
         database.close()
 
     @contextmanager
-    def environment(self, url: str, broker: int) -> Iterator[Settings]:
+    def environment(self, url: str, broker: int, config: str = "") -> Iterator[Settings]:
         """Let this process and its children find a database and a broker's database; emptied.
 
-        Nothing of the caller's own settings is seen.
+        Nothing of the caller's own settings is seen, but `config`, the text of a `keyturn.toml`.
         """
         kept = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
-        nothing = self.home.path / "empty.toml"
-        nothing.touch()
+        written = self.home.path / "keyturn.toml"
+        written.write_text(config)
         given = {
-            "CONFIG": str(nothing),
+            "CONFIG": str(written),
             "DATA_DIR": str(self.home.path),
             "DATABASE_URL": url,
             "BROKER_URL": self.valkey.url(broker),

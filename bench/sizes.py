@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of the promised figures (issue 2, Speed)."""
+    """The sizes of the promised figures (issue 2, Speed; issue 3, Scale)."""
 
     rounds: int = 5
     """How often each side of a comparison is measured, in turns."""
@@ -23,6 +23,19 @@ class Sizes:
     noop_tasks: int = 5_000
     denials: int = 40
     """Keys that are cut one by one to see how long that takes."""
+    few_keys: int = 10_000
+    very_many_keys: int = 1_000_000
+    """Between these two the cost of what finds nothing to do is compared."""
+    mass: int = 50_000
+    """Accounts that one source disables at once, while another one cuts single ones."""
+    urgent_every: float = 0.1
+    """Seconds between two of the latter."""
+    few_settled: int = 10_000
+    very_many_settled: int = 1_000_000
+    """Between these two the cost of claiming outgoing messages is compared."""
+    few_events: int = 10_000
+    many_events: int = 100_000
+    """Between these two the memory of the processes is compared."""
 
 
 QUICK = Sizes(
@@ -33,5 +46,10 @@ QUICK = Sizes(
     accounts=1_000,
     noop_tasks=1_000,
     denials=10,
+    very_many_keys=100_000,
+    mass=5_000,
+    very_many_settled=100_000,
+    few_events=1_000,
+    many_events=10_000,
 )
 """For a first look: the figures say little."""

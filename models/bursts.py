@@ -3,7 +3,11 @@
 from collections.abc import Collection
 
 from .base import Tx
+from .event_order import KIND
 from .policy import Policy
+
+_KINDS = len(set(KIND.values()))
+"""Holds that one source can have on one account: of so many times the accounts, one is over."""
 
 
 def watch(tx: Tx, sources: Collection[str], policy: Policy) -> None:
@@ -15,13 +19,18 @@ def watch(tx: Tx, sources: Collection[str], policy: Policy) -> None:
         return
     found = tx.execute(
         """
-        SELECT source FROM keyturn.holds
-        WHERE source = ANY(:sources) AND account_id IS NOT NULL AND placed_at > :now - :window
-        GROUP BY source HAVING count(DISTINCT account_id) > :most
+        SELECT source FROM unnest(CAST(:sources AS text[])) AS s (source)
+        WHERE :most < (
+            SELECT count(DISTINCT account_id) FROM (
+                SELECT h.account_id FROM keyturn.holds h
+                WHERE h.source = s.source AND h.account_id IS NOT NULL
+                  AND h.placed_at > :now - :window
+                LIMIT :enough) recent)
         """,
         sources=sorted(sources),
         window=policy.burst_window,
         most=policy.burst_accounts,
+        enough=_KINDS * policy.burst_accounts + 1,
     )
     for source in found.scalars().all():
         tx.alarm("source_cuts_many", source=source, more_than=policy.burst_accounts)
@@ -29,7 +38,7 @@ def watch(tx: Tx, sources: Collection[str], policy: Policy) -> None:
             """
             UPDATE keyturn.holds SET confirm = true
             WHERE source = :source AND kind = 'deleted' AND placed_at > :now - :window
-              AND confirmed_at IS NULL
+              AND NOT confirm AND confirmed_at IS NULL
             """,
             source=source,
             window=policy.burst_window,

@@ -107,7 +107,12 @@ class OutboxMessage(Base):
             "due_at",
             postgresql_where=text("state = 'waiting'"),
         ),
-        Index("ix_outbox_account_id", "account_id"),
+        Index(
+            "ix_outbox_settled", "settled_at", postgresql_where=text("state IN ('sent', 'skipped')")
+        ),
+        Index(
+            "ix_outbox_blocked", "account_id", postgresql_where=text("kind = 'rotation.blocked'")
+        ),
     )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     channel: Mapped[str] = mapped_column(Text)

@@ -1,6 +1,7 @@
 """Every measure runs, and both of its sides do the same work. How long that takes is not tested."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,12 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench import cascade, one_by_one, report, sweep, verify
+from bench import cascade, idle, one_by_one, report, sweep, verify
 from bench.__main__ import MEASURES
 from bench.rounds import Figures, interleave
 from bench.servers import Servers
 from bench.settling import Settling, check
 from bench.sizes import Sizes
+from models import invariants
 from worker.embedded.home import Home
 from worker.embedded.postgres import Postgres
 from worker.embedded.valkey import Valkey
@@ -28,6 +30,14 @@ TINY = Sizes(
     keys_an_account=3,
     noop_tasks=50,
     denials=2,
+    few_keys=2_000,
+    very_many_keys=4_000,
+    mass=600,
+    urgent_every=0.02,
+    few_settled=100,
+    very_many_settled=1_000,
+    few_events=20,
+    many_events=40,
 )
 
 
@@ -111,12 +121,42 @@ def test_a_use_that_is_not_recorded_earns_no_figure(servers: Servers) -> None:
         verify.check(url, 100)
 
 
+def test_the_population_that_lies_idle_keeps_every_promise(servers: Servers) -> None:
+    with (
+        servers.seed(partial(idle.fill, keys=4_000)) as seed,
+        servers.runtime(servers.postgres.url(seed)) as runtime,
+    ):
+        assert invariants.check(runtime.database, runtime.policy, full=True) == []
+
+
+def test_a_sweep_asks_no_account(servers: Servers) -> None:
+    with (
+        servers.seed(partial(idle.fill, keys=2_000)) as seed,
+        servers.runtime(servers.postgres.url(seed)) as runtime,
+        runtime.database.connect_autocommit() as other,
+        other.transaction(),
+    ):
+        other.execute("LOCK TABLE keyturn.accounts IN ACCESS EXCLUSIVE MODE")
+        assert idle.seconds_of(idle.SWEEP, runtime) > 0
+
+
+def test_a_run_that_finds_something_is_no_idle_run(servers: Servers) -> None:
+    with (
+        servers.seed(partial(sweep.fill, keys=200, each=100)) as seed,
+        servers.runtime(servers.postgres.url(seed)) as runtime,
+        pytest.raises(RuntimeError, match="was to find nothing, and found 200"),
+    ):
+        idle.seconds_of(idle.SWEEP, runtime)
+
+
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_every_measure_runs(servers: Servers, name: str) -> None:
     found = MEASURES[name](servers, TINY)
     assert found.ratios
+    figures = [*found.ratios.values(), *found.rates.values()]
+    assert all(math.isfinite(figure) and figure >= 0 for figure in figures)
     assert all(ratio > 0 for ratio in found.ratios.values())
-    assert found.ratios.keys() <= report.BARS.keys()
+    assert found.ratios.keys() <= {*report.LEAST, *report.MOST, *report.REPORTED}
 
 
 def test_each_side_of_a_round_comes_in_its_turn() -> None:
@@ -142,3 +182,5 @@ def test_the_file_for_programs(tmp_path: Path) -> None:
     }
     assert report.missed(figures) == ["sweep_vs_raw_sql"]
     assert report.missed(Figures(rates={"cascade_peak_mb_over_idle": 51.0})) != []
+    assert report.missed(Figures({"outbox_1m_vs_10k": 1.6})) == ["outbox_1m_vs_10k"]
+    assert report.missed(Figures({"outbox_1m_vs_10k": 1.4, "sweep_vs_raw_sql": 0.71})) == []

@@ -474,6 +474,27 @@ def test_a_confirmed_deletion_stays_confirmed_when_its_source_cuts_on(world: Wor
     assert waiting() == [emails[0], emails[2]]  # a new deletion, which nobody has confirmed
 
 
+def test_a_burst_writes_each_of_its_deletions_once(world: World) -> None:
+    """Every batch of it wrote all of them again: 50,000 deletions stood still for minutes."""
+    world.policy = type(world.policy)(burst_accounts=1)
+    for number in range(3):
+        world.account(f"user{number}@example.com")
+        world.receive(event(Action.DELETED, f"user{number}@example.com"))
+        world.apply()
+        if number == 1:
+            before = written(world)
+    assert len(before) == 2
+    assert set(before) < set(written(world))
+
+
+def written(world: World) -> list[str]:
+    """Where the row versions of holds lie that wait for an operator."""
+    with world.database.begin() as tx:
+        return list(
+            tx.execute("SELECT CAST(ctid AS text) FROM keyturn.holds WHERE confirm").scalars()
+        )
+
+
 def test_no_key_slips_through_while_its_account_is_being_disabled(world: World) -> None:
     world.account()
     made: list[str] = []
