@@ -59,7 +59,8 @@ class Client:
         """Connect lazily to `database_url` (PostgreSQL 15 or newer, migrated).
 
         The peppers come, when first needed, from `keyring`, or from the files in `secrets_dir`, or
-        from where an embedded database says that they lie. `actor` is written to the audit.
+        from where an embedded database says that they lie. Files that are added or renamed later
+        are noticed within seconds (`Keyring.from_directory`). `actor` is written to the audit.
         `clock` replaces the database's clock (tests); `on_commit` gets the flows to ring.
         """
         self.policy = policy or Policy()
@@ -133,6 +134,7 @@ class Client:
         """
         if self._verifier is None:
             self._verifier = Verifier(self.database, self.keyring.peppers)
+        self._verifier.peppers = self.keyring.peppers
         verdict, use = self._verifier.verify(text, ip)
         if use is not None and record:
             self._recorder.add(use)

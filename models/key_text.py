@@ -85,21 +85,24 @@ class Secret(NotPickled):
 
 @final
 class Peppers(NotPickled):
-    """The secrets that are mixed into every digest, by version; new digests use the highest.
+    """The secrets that are mixed into every digest, by version; new digests use the current one.
 
-    Raises Misconfigured if there is none, a version is not in 1 to 32767, or a pepper has fewer
-    than 32 bytes.
+    Raises Misconfigured if there is none, a version is not in 1 to 32767, a pepper has fewer
+    than 32 bytes, or the current one is not among them.
     """
 
     __slots__ = ("_by_version", "current")
 
-    def __init__(self, by_version: Mapping[int, bytes]) -> None:
+    def __init__(self, by_version: Mapping[int, bytes], current: int | None = None) -> None:
+        """`current` is the highest version, unless another one is named."""
         if not by_version:
             raise Misconfigured("there is no pepper: give at least one, as version 1")
         for version, pepper in by_version.items():
             _check_pepper(version, pepper)
-        self._by_version = {v: bytes(by_version[v]) for v in sorted(by_version, reverse=True)}
-        self.current: int = max(by_version)
+        self.current: int = max(by_version) if current is None else current
+        ordered = sorted(by_version, key=lambda version: (version != self.current, -version))
+        self._by_version = {version: bytes(by_version[version]) for version in ordered}
+        _ = self[self.current]
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -44,21 +44,29 @@ class Sealed:
 
 @final
 class Sealer(NotPickled):
-    """Seals and opens secrets; seals under the highest version at hand, opens under each.
+    """Seals and opens secrets; seals under the current version, opens under each at hand.
 
-    Raises Misconfigured if there is no key, a version is not in 1 to 32767, or a key does not have
-    32 bytes.
+    Raises Misconfigured if there is no key, a version is not in 1 to 32767, a key does not have
+    32 bytes, or the current one is not among them.
     """
 
     __slots__ = ("_ciphers", "current")
 
-    def __init__(self, keys: Mapping[int, bytes]) -> None:
+    def __init__(self, keys: Mapping[int, bytes], current: int | None = None) -> None:
+        """`current` is the highest version, unless another one is named."""
         if not keys:
             raise Misconfigured("there is no key-encryption key: give at least one, as version 1")
         for version, key in keys.items():
             _check_kek(version, key)
         self._ciphers = {version: AESGCM(bytes(key)) for version, key in keys.items()}
-        self.current: int = max(keys)
+        self.current: int = max(keys) if current is None else current
+        if self.current not in self._ciphers:
+            raise UnknownKek(f"key-encryption key {self.current} is missing: bring its file back")
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All versions at hand, the current one first."""
+        return tuple(sorted(self._ciphers, key=lambda one: (one != self.current, -one)))
 
     def seal(self, secret: Secret, *, key_id: UUID, account_id: UUID, rotation_id: UUID) -> Sealed:
         """The secret in a box for these three. The same secret never makes the same box twice."""
@@ -93,7 +101,7 @@ class Sealer(NotPickled):
             ) from None
 
     def __repr__(self) -> str:
-        return f"<Sealer {', '.join(map(str, sorted(self._ciphers, reverse=True)))}>"
+        return f"<Sealer {', '.join(map(str, self.versions))}>"
 
 
 def _bound(kek: int, *ids: UUID) -> bytes:

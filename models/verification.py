@@ -76,8 +76,10 @@ class _Line:
     interruption in the middle by Ctrl-C, comes here after the answer: within statement_timeout.
     """
 
-    def __init__(self, connection: psycopg.Connection, sql: str) -> None:
+    def __init__(self, connection: psycopg.Connection, sql: str, peppers: int) -> None:
+        """`sql` asks for the digests of so many `peppers`."""
         self.connection = connection
+        self.peppers = peppers
         self._rows = Transformer(connection)
         self._answer(connection.pgconn.prepare(b"verify", sql.encode()), ExecStatus.COMMAND_OK)
 
@@ -103,18 +105,13 @@ class Verifier:
 
     There is no ping before use: where a connection turns out to be dead, all idle
     ones are let go and the question is asked once more, which is harmless as nothing is written.
+    `peppers` may be set to others at any time.
     """
 
     def __init__(self, database: Database, peppers: Peppers) -> None:
-        self._peppers = peppers
+        self.peppers = peppers
         self._clock = database.clock
         self._connect = database.connect_autocommit
-        count = len(peppers.versions)
-        places = ", ".join(f"${place}" for place in range(1, count + 1))
-        self._sql = _SQL.format(
-            now=f"to_timestamp(${count + 1}::float8)" if self._clock else "now()",
-            match=f"IN ({places})",
-        )
         self._idle: list[_Line] = []
         self._process = os.getpid()
 
@@ -127,7 +124,7 @@ class Verifier:
         parsed = parse(text)
         if parsed is None:
             return Verdict(False, "malformed"), None
-        row = self._select(digests(parsed.secret.reveal(), self._peppers))
+        row = self._select(digests(parsed.secret.reveal(), self.peppers))
         if row is None:
             return Verdict(False, "unknown"), None
         key_id, account_id, email, role, permissions, expires_at, allowed, now, reason = row
@@ -145,16 +142,17 @@ class Verifier:
             line.connection.close()
 
     def _select(self, values: list[bytes]) -> Any:
+        peppers = len(values)
         if self._clock:
             values.append(struct.pack("!d", self._clock().timestamp()))
         try:
-            return self._fetch(values)
+            return self._fetch(values, peppers)
         except psycopg.OperationalError:
             self.close()
-            return self._fetch(values)
+            return self._fetch(values, peppers)
 
-    def _fetch(self, values: list[bytes]) -> Any:
-        line = self._take()
+    def _fetch(self, values: list[bytes], peppers: int) -> Any:
+        line = self._take(peppers)
         try:
             row = line.ask(values)
         except BaseException:
@@ -163,14 +161,23 @@ class Verifier:
         self._idle.append(line)
         return row
 
-    def _take(self) -> _Line:
+    def _take(self, peppers: int) -> _Line:
         """A connection that nobody else uses until it is put back."""
         if self._process != os.getpid():  # after a fork: the parent's connections are not ours
             self._process, self._idle = os.getpid(), []
         try:
-            return self._idle.pop()
+            while (line := self._idle.pop()).peppers != peppers:
+                line.connection.close()  # from before a pepper came or went
         except IndexError:
-            return _Line(self._connect(), self._sql)
+            return _Line(self._connect(), self._sql(peppers), peppers)
+        return line
+
+    def _sql(self, peppers: int) -> str:
+        places = ", ".join(f"${place}" for place in range(1, peppers + 1))
+        return _SQL.format(
+            now=f"to_timestamp(${peppers + 1}::float8)" if self._clock else "now()",
+            match=f"IN ({places})",
+        )
 
 
 def _allows(allowed: Iterable[str], ip: str | None) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from models import schema_version
@@ -20,7 +21,12 @@ __all__ = ["WrongSchema", "eviction", "schema", "worker"]
 
 def schema(settings: Settings) -> None:
     """Refuse a database whose schema is not this code's own, before anything is written."""
-    engine = create_engine(settings.database_url, poolclass=NullPool, hide_parameters=True)
+    engine = create_engine(
+        settings.database_url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 5},
+    )
     with engine.connect() as connection:
         schema_version.check(connection)
 
@@ -36,7 +42,7 @@ def eviction(url: str) -> None:
     from worker.streams import connect
 
     try:
-        policy = connect(url).config_get("maxmemory-policy").get("maxmemory-policy")
+        policy = connect(url).info("memory").get("maxmemory_policy")  # CONFIG shows passwords
     except NoConnection:
         return  # not up yet: the worker itself waits for it
     except RedisError:
@@ -47,6 +53,36 @@ def eviction(url: str) -> None:
         raise Misconfigured(
             f"the broker's maxmemory-policy is {policy!r}: it would throw away messages when its "
             "memory is full. Set `maxmemory-policy noeviction` there"
+        )
+
+
+def secrets(settings: Settings) -> None:
+    """Refuse a directory of secrets that cannot be used; alarm where an older version is missing.
+
+    Without it its keys are unknown and its sealed secrets stay shut. Everything else goes on:
+    accounts must be cut off all the same.
+    """
+    import structlog
+
+    from models import keyring
+    from models.base import Database
+
+    log = structlog.get_logger()
+    at_hand = setup.keyring(settings)
+    database = Database(settings.database_url, pool_size=0)
+    try:
+        missing = database.run(lambda tx: keyring.missing(tx, at_hand))
+    except DBAPIError as error:
+        log.warning("secrets_not_compared", error=type(error).__name__)
+        return
+    if missing:
+        log.error(
+            "alarm",
+            alarm="secret_missing",
+            missing=missing,
+            why=f"keys or sealed secrets need what is not in {settings.secrets_dir}",
+            mend="bring the files back from your backup; `keyturn secrets list` shows what needs "
+            "them",
         )
 
 
@@ -72,7 +108,7 @@ def worker(settings: Settings, conf: Mapping[str, Any]) -> None:
         celery(conf)
         schema(settings)
         eviction(settings.broker_url)
-        setup.keyring(settings)
+        secrets(settings)
     except Misconfigured as error:
         structlog.get_logger().error("refused_to_start", why=str(error))
         sys.exit(1)

@@ -5,16 +5,13 @@ for a database that has keys already. Keys under a lost pepper are dead, and a n
 place would only hide why.
 """
 
-import base64
-import secrets
 import sys
 from pathlib import Path
 
 from models.errors import Misconfigured
 from models.operator import Operator
+from models.secret_files import lacking, make
 from worker import setup
-from worker.embedded.default_secrets import NAMES
-from worker.embedded.process import write_private
 from worker.settings import load_settings
 
 
@@ -24,31 +21,14 @@ def make_first_secrets(operator: Operator, directory: Path) -> list[Path]:
     Raises Misconfigured where something is missing and the database has keys, and where the
     directory cannot be written.
     """
-    missing = [name for name in NAMES if not _has_any(directory, name)]
+    missing = lacking(directory)
     if missing and operator.keys(limit=1):
+        names = " and ".join(f"{name}-1" for name in missing)
         raise Misconfigured(
-            f"{' and '.join(missing)} are missing in {directory}, but the database has keys that "
-            "were made with them: put the files back from your backup"
+            f"{names} are missing in {directory}, but the database has keys that were made with "
+            "them: put the files back from your backup"
         )
-    return [_make(directory / name) for name in missing]
-
-
-def _has_any(directory: Path, name: str) -> bool:
-    kind = name.partition("-")[0]
-    return any(directory.glob(f"{kind}-*"))
-
-
-def _make(path: Path) -> Path:
-    text = base64.b64encode(secrets.token_bytes(32)).decode()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, f"{text}\n")
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot write {path} ({error.strerror}): make its directory writable for the user "
-            "that runs this"
-        ) from None
-    return path
+    return [make(directory, name) for name in missing]
 
 
 def main() -> None:

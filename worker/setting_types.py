@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from models.durations import parse_duration
 
@@ -29,6 +31,15 @@ def _some_time(value: timedelta) -> timedelta:
     if value < timedelta(seconds=1):
         raise ValueError("too short: write 1s or more")
     return value
+
+
+def home_path(path: Path) -> Path:
+    """The path, `~` replaced by the home directory that it names; raises ValueError."""
+    one_line(str(path))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("names the home directory of nobody here: write the whole path") from None
 
 
 def _thresholds(value: object) -> tuple[timedelta, ...]:
@@ -74,12 +85,15 @@ def is_loopback(host: str) -> bool:
 def _database_url(url: str) -> str:
     example = "postgresql://user:password@host:5432/name"
     try:
-        scheme = urlsplit(one_line(url)).scheme
-    except ValueError:
-        scheme = ""
+        urlsplit(one_line(url))
+        parts = make_url(url)
+    except (ValueError, ArgumentError):
+        parts = None
     # The host may be missing: a URL may name the directory of a socket in its query instead.
-    if scheme not in ("postgresql", "postgresql+psycopg"):
+    if parts is None or parts.drivername not in ("postgresql", "postgresql+psycopg"):
         raise ValueError(f"not a PostgreSQL URL (its value is not shown): write it like {example}")
+    if "@" in (parts.host or ""):  # the driver would show it as a host that it cannot find
+        raise ValueError("two signs @ (its value is not shown): write that of a password as %40")
     return url
 
 
@@ -116,4 +130,5 @@ Level = Annotated[
     Literal["debug", "info", "warning", "error"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
 ]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+Line = Annotated[str, AfterValidator(one_line)]
+HomePath = Annotated[Path, AfterValidator(home_path)]

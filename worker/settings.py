@@ -18,14 +18,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConf
 
 from models.durations import format_duration
 from models.errors import Misconfigured
-from models.key_text import Peppers, check_prefix
+from models.key_text import check_prefix
 from models.policy import Policy
 from models.roles import Role
-from models.sealing import Sealer
-from models.secret_files import read_versioned
 from worker.setting_fields import PREFIX, Fields
 from worker.setting_tables import Source
-from worker.setting_types import REDIS_SCHEMES, is_loopback, one_line
+from worker.setting_types import REDIS_SCHEMES, home_path, is_loopback, one_line
 from worker.settings_file import checked
 
 if TYPE_CHECKING:
@@ -34,7 +32,11 @@ if TYPE_CHECKING:
 
 def config_path() -> Path:
     """The file of settings: `KEYTURN_CONFIG`, else `keyturn.toml` in the working directory."""
-    return Path(os.environ.get(f"{PREFIX}CONFIG", "").strip() or "keyturn.toml").expanduser()
+    named = os.environ.get(f"{PREFIX}CONFIG", "").strip()
+    try:
+        return home_path(Path(named or "keyturn.toml"))
+    except ValueError as error:
+        raise Misconfigured(f"a setting is wrong:\n  {PREFIX}CONFIG: {error}") from None
 
 
 class Settings(Fields):
@@ -78,8 +80,13 @@ class Settings(Fields):
     @field_validator("mail_from")
     @classmethod
     def _one_sender(cls, sender: str) -> str:
-        header = mail_policy.header_factory("From", one_line(sender))
-        if header.defects or len(header.addresses) != 1 or not header.addresses[0].domain:
+        one_line(sender)
+        try:
+            header = mail_policy.header_factory("From", sender)
+            good = len(header.addresses) == 1 and header.addresses[0].domain and not header.defects
+        except Exception:  # Python's parser trips over some texts that are no address
+            good = False
+        if not good:
             raise ValueError("not one address: write it like 'Keyturn <keyturn@example.com>'")
         return sender
 
@@ -185,14 +192,6 @@ class Settings(Fields):
         """The settings that the domain needs."""
         names = [field.name for field in dataclasses.fields(Policy)]
         return Policy(**{name: getattr(self, name) for name in names})
-
-    def peppers(self) -> Peppers:
-        """The peppers of `secrets_dir`. Raises Misconfigured."""
-        return Peppers(read_versioned(self.secrets_dir, "pepper"))
-
-    def sealer(self) -> Sealer:
-        """The key-encryption keys of `secrets_dir`. Raises Misconfigured."""
-        return Sealer(read_versioned(self.secrets_dir, "kek"))
 
     def _embedded(self, name: str) -> "Embedded":
         from worker.embedded import running  # itself reads settings

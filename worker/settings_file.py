@@ -1,11 +1,13 @@
 """Says what is wrong with the settings, all at once: where, why, and how to mend it."""
 
 import difflib
+import stat
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -52,14 +54,15 @@ def checked(settings: type[T], path: Path, environ: Mapping[str, str]) -> T:
     variables = {name.upper(): value for name, value in environ.items()}
     file, faults = _read(path, named=bool(variables.get(f"{PREFIX}CONFIG", "").strip()))
     given = Given(variables, file, path, setting_names(settings))
-    faults += _variable_faults(given)
+    faults += [*_open_password_faults(given), *_variable_faults(given)]
     try:
         made = settings()
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         faults += [line for line in (_line(detail, given) for detail in details) if line]
-    except (SettingsError, tomllib.TOMLDecodeError, OSError, UnicodeError):
-        pass  # is among the faults already
+    except (SettingsError, ValueError, OSError, RecursionError):
+        if not faults:
+            raise
     else:
         if not faults:
             return made
@@ -69,7 +72,10 @@ def checked(settings: type[T], path: Path, environ: Mapping[str, str]) -> T:
 
 def _read(path: Path, *, named: bool) -> tuple[Mapping[str, object], list[str]]:
     try:
-        return tomllib.loads(path.read_text("utf-8")), []
+        text = path.read_text("utf-8")
+        if text.startswith("\ufeff"):
+            return {}, [f"{path}: begins with a byte order mark; save it as UTF-8 without one"]
+        return tomllib.loads(text), []
     except FileNotFoundError:
         fault = f"{PREFIX}CONFIG: there is no file {path}; correct the path, or unset it"
         return {}, [fault] if named else []
@@ -78,6 +84,27 @@ def _read(path: Path, *, named: bool) -> tuple[Mapping[str, object], list[str]]:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         return {}, [f"{path}: cannot be read ({reason}); make it a text file that Keyturn may read"]
+    except (ValueError, RecursionError):  # numbers and nesting without end
+        return {}, [f"{path}: holds what no setting is, a number or a nesting too large; remove it"]
+
+
+def _open_password_faults(given: Given) -> Iterator[str]:
+    """A file that others can read may hold settings, but no password."""
+    holding = [name for name, value in given.file.items() if _has_password(value)]
+    if holding and given.path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        variables = " and ".join(f"{PREFIX}{name.upper()}" for name in holding)
+        yield (
+            f"{given.path}: holds a password ({', '.join(holding)}) and is open to group or "
+            f"others; run `chmod 600 {given.path}`, or set {variables} instead"
+        )
+
+
+def _has_password(value: object) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:
+        return False  # no URL: is among the faults, if it should be one
+    return bool(parts and (parts.password or "password=" in parts.query))
 
 
 def _variable_faults(given: Given) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Brings a database to this code's schema, and says whether it is there."""
 
+import time
 from pathlib import Path
 
 from alembic import command
@@ -8,12 +9,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from .. import grants
 from .. import record_tables as _records  # noqa: F401  (they register with Base)
-from ..base import SCHEMA, Base
+from ..base import SCHEMA, Base, may_repeat
 
 _LOCK = 0x6B657974  # "keyt": two migrating processes take turns
+TRIES = 20
+PAUSE = 0.5  # seconds, in which workers finish what they had begun
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -35,13 +40,30 @@ def head() -> str:
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Create the schema `keyturn` if it is not there and bring it to `revision`.
 
-    Safe to run twice and from two processes at once; nothing outside the schema is touched.
+    Safe to run twice, from two processes at once, and under load: it is one transaction, made anew
+    where it and a worker waited for each other. Nothing outside the schema is touched. At the
+    newest revision the grants of `models.grants` are given anew to those of its roles that exist.
     """
     engine = create_engine(database_url, poolclass=NullPool, hide_parameters=True)
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        command.upgrade(_config(connection), revision)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with engine.begin() as connection:
+                _upgrade(connection, revision)
+            return
+        except DBAPIError as error:
+            if not tries_left or not may_repeat(error):
+                raise
+        time.sleep(PAUSE)
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    # What waits for a table's lock holds up everybody who comes after it.
+    connection.execute(text("SET LOCAL lock_timeout = '3s'"))
+    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    command.upgrade(_config(connection), revision)
+    if revision == "head":  # of an older schema the grants are not known
+        grants.reapply(connection)
 
 
 def differences(database_url: str) -> list[object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import Misconfigured
-from models.secret_files import read_versioned
+from models.secret_files import Versions, lacking, make, mark, read_versioned
 
 SECRET = bytes(range(100, 132))
 
@@ -29,8 +29,8 @@ def test_reads_all_versions_of_one_name(tmp_path: Path) -> None:
     write(tmp_path / "pepper-12", base64.b64encode(SECRET * 2), mode=0o400)
     write(tmp_path / "kek-1", base64.b64encode(b"k" * 32))
     write(tmp_path / "notes.txt", b"", mode=0o644)
-    assert read_versioned(tmp_path, "pepper") == {1: SECRET, 12: SECRET * 2}
-    assert read_versioned(tmp_path, "kek") == {1: b"k" * 32}
+    assert read_versioned(tmp_path, "pepper") == Versions({1: SECRET, 12: SECRET * 2}, current=12)
+    assert read_versioned(tmp_path, "kek") == Versions({1: b"k" * 32}, current=1)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_reads_all_versions_of_one_name(tmp_path: Path) -> None:
 )
 def test_reads_base64_text_and_bytes(tmp_path: Path, content: bytes, expected: bytes) -> None:
     write(tmp_path / "pepper-1", content)
-    assert read_versioned(tmp_path, "pepper") == {1: expected}
+    assert read_versioned(tmp_path, "pepper").by_version == {1: expected}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o610, 0o601, 0o660])
@@ -83,7 +83,9 @@ def test_one_bad_file_spoils_the_lot(tmp_path: Path) -> None:
     assert "pepper-2 is too short" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("version", ["0", "01", "-1", "x", "", "1.bak", "1~", "old-1", "1e3", "１"])
+@pytest.mark.parametrize(
+    "version", ["0", "01", "-1", "x", "", "1.bak", "1.next.next", "1~", "old-1", "1e3", "１"]
+)
 def test_refuses_a_name_without_a_version(tmp_path: Path, version: str) -> None:
     write(tmp_path / "pepper-1", base64.b64encode(SECRET))
     write(tmp_path / f"pepper-{version}", base64.b64encode(SECRET))
@@ -123,4 +125,88 @@ def test_judges_a_link_by_the_file_that_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "pepper-1").symlink_to(target)
     assert "open to group or others" in refusal(tmp_path)
     target.chmod(0o600)
-    assert read_versioned(tmp_path, "pepper") == {1: SECRET}
+    assert read_versioned(tmp_path, "pepper").by_version == {1: SECRET}
+
+
+def test_what_is_next_is_known_and_not_current(tmp_path: Path) -> None:
+    write(tmp_path / "pepper-1", base64.b64encode(SECRET))
+    following = write(tmp_path / "pepper-2.next", base64.b64encode(SECRET * 2))
+    assert read_versioned(tmp_path, "pepper") == Versions({1: SECRET, 2: SECRET * 2}, current=1)
+    following.rename(tmp_path / "pepper-2")
+    assert read_versioned(tmp_path, "pepper").current == 2
+
+
+def test_refuses_versions_that_leave_open_which_is_current(tmp_path: Path) -> None:
+    write(tmp_path / "pepper-2.next", base64.b64encode(SECRET))
+    assert f"rename it to {tmp_path / 'pepper-2'}" in refusal(tmp_path)
+    write(tmp_path / "pepper-2", base64.b64encode(SECRET))
+    assert "pepper-2.next is there twice" in refusal(tmp_path)
+
+
+def test_no_secret_shows_in_what_was_read(tmp_path: Path) -> None:
+    write(tmp_path / "pepper-1", b"a plain text of more than 32 bytes!")
+    assert repr(read_versioned(tmp_path, "pepper")) == "Versions(current=1)"
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+def test_refuses_a_directory_that_others_may_write_to(tmp_path: Path, mode: int) -> None:
+    write(tmp_path / "pepper-1", base64.b64encode(SECRET))
+    tmp_path.chmod(mode)
+    assert f"`chmod go-w {tmp_path}`" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o700, 0o755])
+def test_others_may_know_which_versions_there_are(tmp_path: Path, mode: int) -> None:
+    write(tmp_path / "pepper-1", base64.b64encode(SECRET))
+    tmp_path.chmod(mode)
+    assert read_versioned(tmp_path, "pepper").current == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["pepper-1", "."])
+def test_refuses_what_belongs_to_another_user(tmp_path: Path, what: str) -> None:
+    write(tmp_path / "pepper-1", base64.b64encode(SECRET))
+    os.chown(tmp_path / what, 65534, 0)
+    assert "belongs to another user (id 65534)" in refusal(tmp_path)
+
+
+def test_makes_the_first_as_current_and_later_ones_as_next(tmp_path: Path) -> None:
+    directory = tmp_path / "secrets"
+    assert lacking(directory) == ["pepper", "kek"]
+    assert make(directory, "pepper") == directory / "pepper-1"
+    assert lacking(directory) == ["kek"]
+    first = read_versioned(directory, "pepper").by_version[1]
+    assert make(directory, "pepper") == directory / "pepper-2.next"
+    found = read_versioned(directory, "pepper")
+    assert (found.current, found.by_version[1], len(set(found.by_version.values()))) == (
+        1,
+        first,
+        2,
+    )
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_there_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two who make one at the same time: the second finds the name taken."""
+    make(tmp_path, "pepper")
+    before = (tmp_path / "pepper-1").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("models.secret_files._listed", lambda directory, name: [])
+        with pytest.raises(Misconfigured, match="File exists"):
+            make(tmp_path, "pepper")
+    assert [path.name for path in tmp_path.iterdir()] == ["pepper-1"]
+    assert (tmp_path / "pepper-1").read_bytes() == before
+
+
+def test_the_mark_changes_with_every_change(tmp_path: Path) -> None:
+    marks = [mark(tmp_path)]
+    (tmp_path / "pepper-1").touch()
+    marks.append(mark(tmp_path))
+    (tmp_path / "pepper-1").write_bytes(b"x")
+    marks.append(mark(tmp_path))
+    (tmp_path / "pepper-1").rename(tmp_path / "pepper-2")
+    marks.append(mark(tmp_path))
+    (tmp_path / "pepper-2").unlink()
+    assert all(marks[i] != marks[j] for i in range(4) for j in range(i))
+    assert mark(tmp_path) == marks[0]

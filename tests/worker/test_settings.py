@@ -17,6 +17,7 @@ from models.errors import Misconfigured
 from models.events import RESTRICTIVE, Action
 from models.policy import Policy
 from models.roles import Role
+from worker import setup
 from worker.embedded import Embedded
 from worker.setting_tables import RoleTable, Source
 from worker.settings import Settings, load_settings
@@ -313,9 +314,32 @@ def test_secrets_are_read_from_their_directory(
     secrets_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYTURN_SECRETS_DIR", str(secrets_dir))
-    settings = load_settings()
-    assert settings.peppers().versions == (1,)
-    assert "1" in repr(settings.sealer())
+    keyring = setup.keyring(load_settings())
+    assert keyring.peppers.versions == (1,)
+    assert keyring.sealer.versions == (1,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{CANARY}@h/d",
+        f"postgresql://h/d?user=u&password={CANARY}",
+    ],
+)
+def test_a_file_that_others_can_read_may_hold_no_password(url: str) -> None:
+    write(f'database_url = "{url}"\nlog_level = "debug"\n')
+    file = Path("keyturn.toml")
+    file.chmod(0o640)
+    [line] = faults()
+    assert line == (
+        "keyturn.toml: holds a password (database_url) and is open to group or others; "
+        "run `chmod 600 keyturn.toml`, or set KEYTURN_DATABASE_URL instead"
+    )
+    file.chmod(0o600)
+    assert load_settings().database_url == url
+    write('database_url = "postgresql://u@h/d"')
+    file.chmod(0o644)
+    assert load_settings().database_url == "postgresql://u@h/d"
 
 
 def test_settings_do_not_change() -> None:

@@ -175,20 +175,34 @@ def _connect(server: SmtpServer, timeout: float) -> smtplib.SMTP:
         if server.starttls:
             smtp.starttls(context=context)
         if server.user is not None:
-            smtp.login(server.user, server.password or "")
+            _log_in(smtp, server.user, server.password or "")
+    except _NotSent:
+        smtp.close()
+        raise
     except smtplib.SMTPNotSupportedError as error:
         smtp.close()
         raise _NotSent(f"{one_line(error)}: correct the settings smtp_url, smtp_starttls") from None
     except smtplib.SMTPResponseException as error:
         smtp.close()
         raise _NotSent(
-            f"the mail server refused the login or its encryption ({_answer(error)}): correct "
-            "the settings smtp_url, smtp_starttls"
+            f"the mail server refused its encryption ({_answer(error)}): correct the settings "
+            "smtp_url, smtp_starttls"
         ) from None
     except (smtplib.SMTPException, OSError):
         smtp.close()
         raise
     return smtp
+
+
+def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """Of a refusal only the code is told: some servers repeat what they were sent."""
+    try:
+        smtp.login(user, password)
+    except smtplib.SMTPResponseException as error:
+        raise _NotSent(
+            f"the mail server refused the login ({error.smtp_code}): correct the settings "
+            "smtp_url, smtp_starttls"
+        ) from None
 
 
 def _transfer(smtp: smtplib.SMTP, made: EmailMessage) -> None:

@@ -287,7 +287,7 @@ def _text_from_stdin() -> str:
     if sys.stdin.isatty():
         text = getpass.getpass("Key's text (not shown): ")
     else:
-        text = sys.stdin.read(LONGEST_TEXT)
+        text = sys.stdin.buffer.read(LONGEST_TEXT).decode("utf-8", "replace")
     if not text.strip():
         raise typer.BadParameter("there is no key on stdin: give its text, like `... < file`")
     return text.strip()

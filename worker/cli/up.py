@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import typer
 
 from models.errors import Misconfigured
 from worker.embedded import EmbeddedFailed, Home
+from worker.embedded.process import write_private
 from worker.embedded.supervisor import Supervisor
 from worker.settings import Settings, load_settings
 
@@ -56,7 +58,7 @@ def _welcome(home: Home, settings: Settings) -> None:
         f"  $ {keyturn} accounts create {_ACCOUNT} --role member",
         f"  $ {keyturn} keys create first --user {_ACCOUNT} {create}",
         f"  $ {keyturn} events send account.disabled {_ACCOUNT}",
-        *_raw_event(settings),
+        *_raw_event(home, settings),
         f"  $ {keyturn} keys list --account {_ACCOUNT}",
         "",
         "Ctrl-C stops everything.",
@@ -64,13 +66,23 @@ def _welcome(home: Home, settings: Settings) -> None:
     print("\n".join(lines), flush=True)
 
 
-def _raw_event(settings: Settings) -> list[str]:
+def _raw_event(home: Home, settings: Settings) -> list[str]:
+    """The event as any client of the stream's server sends it; its password is read from a file."""
     try:
-        url = settings.stream_url
+        server = urlsplit(settings.stream_url)
     except Misconfigured:
         return []  # a broker without streams
-    command = f"XADD keyturn:in * type account.disabled account {_ACCOUNT}"
-    return [f"      (the same by any Redis client: {command}", f"      at {url})"]
+    file = home.path / "stream.password"
+    write_private(file, f"{unquote(server.password or '')}\n")
+    options = ["-h", server.hostname or "localhost", "-p", str(server.port or 6379)]
+    options += ["-n", server.path.strip("/") or "0"]
+    options += ["--tls"] if server.scheme == "rediss" else []
+    options += ["--user", unquote(server.username)] if server.username else []
+    command = shlex.join([*options, "XADD", "keyturn:in", "*", "type", "account.disabled"])
+    return [
+        "      (or the same by a Redis client:",
+        f'      REDISCLI_AUTH="$(cat {_typed(file)})" redis-cli {command} account {_ACCOUNT} )',
+    ]
 
 
 def _typed(program: Path) -> str:

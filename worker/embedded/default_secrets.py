@@ -1,14 +1,10 @@
 """The secrets of an installation that nobody has given any: made once, at the first start."""
 
-import base64
-import secrets
 from pathlib import Path
-from typing import Final
+
+from models.secret_files import lacking, make
 
 from .home import Home
-from .process import write_private
-
-NAMES: Final = ("pepper-1", "kek-1")
 
 
 def make_default_secrets(home: Home) -> Path:
@@ -19,8 +15,6 @@ def make_default_secrets(home: Home) -> Path:
     """
     directory = home.own_directory("secrets")
     if not (home.path / "postgres").exists():
-        for name in NAMES:
-            if not list(directory.glob(f"{name.partition('-')[0]}-*")):
-                text = base64.b64encode(secrets.token_bytes(32)).decode()
-                write_private(directory / name, f"{text}\n")
+        for name in lacking(directory):
+            make(directory, name)
     return directory

@@ -1,5 +1,6 @@
 """A PostgreSQL of our own: unprivileged, on a socket in a private directory, its data kept."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -106,7 +107,7 @@ class Postgres:
         command += ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
         account = self.home.account
         if new.exists():
-            subprocess.run(["rm", "-rf", str(new)], check=True)
+            shutil.rmtree(new)
         self.home.server_directory(new)
         made = subprocess.run(
             command,

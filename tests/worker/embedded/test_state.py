@@ -55,21 +55,21 @@ def test_the_servers_of_another_user_are_named_as_such(
 def test_default_secrets_are_made_once(tmp_path: Path) -> None:
     home = Home(tmp_path)
     directory = make_default_secrets(home)
-    first = [read_versioned(directory, name) for name in ("pepper", "kek")]
+    first = [read_versioned(directory, name).by_version for name in ("pepper", "kek")]
     assert [{version: len(secret) for version, secret in found.items()} for found in first] == [
         {1: 32},
         {1: 32},
     ]
     assert first[0][1] != first[1][1]
     make_default_secrets(home)
-    assert [read_versioned(directory, name) for name in ("pepper", "kek")] == first
+    assert [read_versioned(directory, name).by_version for name in ("pepper", "kek")] == first
 
 
 def test_a_later_version_in_place_of_the_first_is_kept(tmp_path: Path) -> None:
     directory = make_default_secrets(Home(tmp_path))
     (directory / "pepper-1").rename(directory / "pepper-2")
     make_default_secrets(Home(tmp_path))
-    assert set(read_versioned(directory, "pepper")) == {2}
+    assert set(read_versioned(directory, "pepper").by_version) == {2}
 
 
 def test_lost_secrets_of_an_old_database_are_not_replaced(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -202,6 +203,34 @@ def test_the_database_knows_where_its_secrets_are(up: Up) -> None:
         shown = connection.execute("SHOW keyturn.secrets_dir").fetchone()
     assert shown == (str(up.data / "secrets"),)
     assert up.embedded().secrets_dir == up.data / "secrets"
+
+
+def test_the_line_for_redis_clients_works_and_shows_no_password(up: Up, tmp_path: Path) -> None:
+    url = up.embedded().broker_url
+    assert str(urlsplit(url).password) not in up.output()
+    [line] = [line for line in up.output().splitlines() if "redis-cli" in line]
+    client = tmp_path / "redis-cli"
+    client.write_text(REDIS_CLI)
+    client.chmod(0o755)
+    typed = line.strip().removesuffix(")")
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with redis.Redis.from_url(url) as server:
+        before = server.xlen("keyturn:in")
+        subprocess.run(["sh", "-c", typed], cwd=PROJECT, env=env, check=True)
+        assert server.xlen("keyturn:in") == before + 1
+        [(_, fields)] = server.xrevrange("keyturn:in", count=1)
+    assert fields == {b"type": b"account.disabled", b"account": b"ada@example.com"}
+
+
+REDIS_CLI = f"""#!{sys.executable}
+import os, sys
+import redis
+assert sys.argv[1::2][:3] == ["-h", "-p", "-n"], sys.argv
+host, port, number = sys.argv[2:8:2]
+client = redis.Redis(host, int(port), int(number), password=os.environ["REDISCLI_AUTH"])
+client.execute_command(*sys.argv[7:])
+"""
+"""What the program of that name does with these arguments."""
 
 
 def test_a_second_one_on_the_same_data_is_refused(up: Up) -> None:
