@@ -7,9 +7,11 @@ LOCKED := --require-hashes --only-binary :all:
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PROOF := tests/faults tests/model tests/races
+MINUTES ?= 10
+BROKER ?= valkey
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof crash-matrix check demo bench lock clean
+.PHONY: help install run test proof crash-matrix chaos check demo bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -28,11 +30,16 @@ proof: $(TESTABLE) ## look for unforeseen histories, orders and crashes; part of
 crash-matrix: $(TESTABLE) ## break every flow at every point, in every way
 	@$(BIN)/python -m pytest tests/faults --whole -n 2 --maxschedchunk 1 $(ARGS)
 
-check: $(TESTABLE) ## lint, format, types, import contracts
+chaos: $(TESTABLE) ## break running processes and servers under load; MINUTES=10 BROKER=valkey|rabbitmq
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --broker $(BROKER) $(ARGS)
+
+check: $(TESTABLE) ## lint, format, types, import contracts, security
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit -q -c pyproject.toml -r models tasks worker bench
+	@$(BIN)/python -m tests.advisories
 
 demo: $(INSTALLED) ## a dozen accounts through everything, in a minute or two
 	@$(BIN)/keyturn demo
