@@ -49,13 +49,16 @@ def temporary_home() -> Iterator[Home]:
 
 
 @contextmanager
-def rabbitmq(home: Home) -> Iterator[str]:
-    """Debian's RabbitMQ on ports of its own; yields its URL. Starts in 5 to 11 seconds."""
+def rabbitmq(home: Home, configuration: str = "") -> Iterator[str]:
+    """Debian's RabbitMQ on ports of its own; yields its URL. Starts in 5 to 11 seconds.
+
+    `configuration` are more lines of its rabbitmq.conf.
+    """
     need("RabbitMQ", _RABBITMQ.exists(), "apt-get install rabbitmq-server")
     port, distribution, mapper = free_port(), free_port(), free_port()
     directory = home.own_directory("rabbitmq")
     (directory / "plugins").write_text("[].\n")
-    (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
+    (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n{configuration}")
     env = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(directory),  # where Erlang keeps its cookie

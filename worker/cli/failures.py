@@ -1,5 +1,6 @@
 """What went wrong, as a command tells it: exit code, code for programs, sentence for people."""
 
+import re
 import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ FAILED, USAGE, REFUSED, WRONG_SCHEMA, NO_GRANT = 1, 2, 3, 4, 5
 _SERVERS = {"redis": "the Redis or Valkey server", "kombu": "the broker", "amqp": "the broker"}
 _NO_GRANT = "42501"  # SQLSTATE insufficient_privilege
 _DRIVER = "psycopg"
+_URL = "KEYTURN_DATABASE_URL"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ def _misconfigured(error: Misconfigured) -> Failure:
     checks = sys.modules.get("worker.checks")  # what was not imported was not raised
     if checks is not None and isinstance(error, checks.WrongSchema):
         return Failure(WRONG_SCHEMA, "wrong_schema", str(error))
+    grants = sys.modules.get("models.grants")
+    if grants is not None and isinstance(error, grants.NotTheOwner):
+        return Failure(NO_GRANT, "grant_missing", str(error))
     return Failure(FAILED, "misconfigured", str(error))
 
 
@@ -67,12 +72,8 @@ def _database(error: Exception) -> Failure:
     state = sqlstate(error) or getattr(error, "sqlstate", None) or ""
     why = _first_line(error.orig if isinstance(error, DBAPIError) and error.orig else error)
     if state == _NO_GRANT:
-        return Failure(
-            NO_GRANT,
-            "grant_missing",
-            f"the database role {_role()!r} lacks a grant: {why}. Have the owner of the schema "
-            "`keyturn` GRANT it, or name the owner's role in KEYTURN_DATABASE_URL",
-        )
+        message = f"the database role {_role()!r} lacks a grant: {why}. {_mend(why)}"
+        return Failure(NO_GRANT, "grant_missing", message)
     if state and not state.startswith(("08", "28", "3D", "53", "57")):
         return Failure(FAILED, "database_failed", f"the database failed: {why}")
     return Failure(
@@ -80,6 +81,39 @@ def _database(error: Exception) -> Failure:
         "database_unavailable",
         f"the database does not answer: {why}. Check KEYTURN_DATABASE_URL, or start `keyturn up`",
     )
+
+
+def _mend(why: str) -> str:
+    """How to get the grant: by the catalogue, which says more than the refusal does."""
+    from models import grants
+
+    if "role" in why.split():  # "to create role", "to grant role": not about a table of ours
+        return "Let a role do it that may (CREATEROLE); --dry-run prints the SQL for it"
+    relation = next((name for name in grants.GRANTS if name in re.findall(r"\w+", why)), "")
+    try:
+        missing = _lacking(relation)
+    except (SQLAlchemyError, Misconfigured):
+        missing = {}
+    if not missing:
+        return f"Have the owner of the schema `keyturn` GRANT it, or name the owner in {_URL}"
+    role = grants.OPS if grants.OPS in missing else next(iter(missing))
+    on = f"keyturn.{relation}" if relation else "the schema keyturn"
+    return (
+        f"It has no {missing[role]} on {on}, which {role} has: `GRANT {role} TO ...` (`keyturn db "
+        f"roles` makes that role), or name another one in {_URL}"
+    )
+
+
+def _lacking(relation: str) -> dict[str, str]:
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    from models import grants
+    from worker.settings import load_settings
+
+    url = load_settings().database_url
+    with create_engine(url, poolclass=NullPool, hide_parameters=True).connect() as connection:
+        return grants.lacking(connection, relation)
 
 
 def _role() -> str:
