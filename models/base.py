@@ -18,6 +18,15 @@ from sqlalchemy.pool import NullPool
 
 SCHEMA = "keyturn"
 
+SILENT_AFTER = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""When a server that vanished without a word is given up: one that owes an answer (seconds), one
+that has not confirmed a question (milliseconds). The system's own default is over two hours."""
+
 _home = sys.__dict__.setdefault("_keyturn_models", __name__)
 if _home != __name__:
     raise ImportError(
@@ -143,6 +152,7 @@ class Database:
             "options": options,
             "connect_timeout": 5,
             "application_name": name,
+            **SILENT_AFTER,
         }
         pool: dict[str, Any] = (
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 5, "pool_pre_ping": True}

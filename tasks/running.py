@@ -9,13 +9,21 @@ _running: dict[int, tuple[str, float]] = {}
 
 
 @contextmanager
-def noted(flow: str) -> Iterator[None]:
-    """Count a flow as running in this thread until the block ends."""
-    _running[threading.get_ident()] = (flow, time.monotonic())
+def noted(flow: str, allowed: float = 0.0) -> Iterator[None]:
+    """Count a flow as running in this thread until the block ends.
+
+    What may take long by its nature has `allowed` seconds that do not count.
+    """
+    thread = threading.get_ident()
+    outer = _running.get(thread)
+    _running[thread] = (flow, time.monotonic() + allowed)
     try:
         yield
     finally:
-        _running.pop(threading.get_ident(), None)
+        if outer is None:
+            _running.pop(thread, None)
+        else:
+            _running[thread] = outer
 
 
 def longest() -> tuple[str, float] | None:

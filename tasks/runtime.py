@@ -20,7 +20,7 @@ from .running import noted
 log = structlog.get_logger()
 
 LONGEST_RUN = timedelta(seconds=60)
-"""After this a run ends between two batches and rings for the next; half of a lease."""
+"""After this, or half a lease, a run ends between two batches and rings for the next."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,12 @@ class Runtime:
             changed += done.changed
             if done.finished:
                 return changed
-            if time.monotonic() - started > LONGEST_RUN.total_seconds():
+            if time.monotonic() - started > self._longest_run().total_seconds():
                 self.ring([flow])
                 return changed
+
+    def _longest_run(self) -> timedelta:
+        return min(LONGEST_RUN, self.policy.lease / 2)
 
     def ring(self, flows: Iterable[str]) -> None:
         """Ask for flows to run now."""
@@ -101,6 +104,11 @@ def run(flow: Flow, runtime: Runtime) -> int:
     Returns what it changed; 0 where another run holds the lease. What it raises is recorded and
     raised again: its rows are still due, so the schedule repeats it.
     """
+    with noted(flow.name):  # its first and last words to the database included: these hang as well
+        return _run(flow, runtime)
+
+
+def _run(flow: Flow, runtime: Runtime) -> int:
     database, policy = runtime.database, runtime.policy
     fence = database.run(
         lambda tx: schedule_runs.begin(tx, flow.name, policy, exclusive=flow.exclusive)
@@ -114,8 +122,7 @@ def run(flow: Flow, runtime: Runtime) -> int:
         return 0
     started = time.monotonic()
     try:
-        with noted(flow.name):
-            changed = flow.work(runtime)
+        changed = flow.work(runtime)
     except Exception as error:
         reason = f"{type(error).__name__}"
         with suppress(Exception):

@@ -13,8 +13,9 @@ from celery.exceptions import Reject
 
 from models.base import is_server_trouble
 from tasks import Runtime, flows, run
+from tasks.running import noted
 from worker import setup
-from worker.intake.accept import accept_task
+from worker.intake.accept import KEPT, accept_task
 from worker.schedule import TICK, tick_every
 from worker.setting_types import REDIS_SCHEMES
 from worker.settings import Settings
@@ -103,15 +104,21 @@ def _common(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_pool_acquire_timeout": 10,
         "broker_connection_timeout": 5,
-        "broker_heartbeat": 20,
+        "broker_heartbeat": 10,  # a silent RabbitMQ is noticed after two to three of these
         "beat_scheduler": "celery.beat:Scheduler",
         "beat_max_loop_interval": 1,
         "beat_schedule": {
             TICK: {
                 "task": TICK,
                 "schedule": tick_every(settings),
-                # So that a worker that was away does not find a day of ticks.
-                "options": {"expires": (TICK_KEPT + 2 * tick_every(settings)).total_seconds()},
+                "options": {
+                    # So that a worker that was away does not find a day of ticks.
+                    "expires": (TICK_KEPT + 2 * tick_every(settings)).total_seconds(),
+                    # Beat has one connection, and only a retry makes it anew once it is broken.
+                    "retry": True,
+                    "retry_policy": {"max_retries": 1, "interval_start": 0},
+                    "confirm_timeout": setup.CONFIRM_WITHIN,
+                },
             }
         },
         "timezone": "UTC",
@@ -161,7 +168,8 @@ def _register(app: Celery, name: str, runtime: Callable[[], Runtime]) -> None:
 def _register_event(app: Celery, settings: Settings, runtime: Callable[[], Runtime]) -> None:
     def event(task: Task, /, *args: object, **kwargs: object) -> None:
         try:
-            accept_task(runtime().database, settings, str(task.request.id), args, kwargs)
+            with noted(TASK_EVENT, allowed=KEPT):
+                accept_task(runtime().database, settings, str(task.request.id), args, kwargs)
         except Exception as error:
             # The message is all there is of this event: the broker keeps it until it is stored.
             log.warning("event_not_stored_yet", error=type(error).__name__)

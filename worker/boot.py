@@ -3,12 +3,14 @@
 from celery import Celery
 from celery.signals import worker_init, worker_ready
 
+from tasks.running import noted
 from worker import checks
 from worker.app import LazyRuntime, make_app
 from worker.logs import configure_logging, keep_celery_out
 from worker.pulse import Pulse
 from worker.schedule import tick_every
-from worker.settings import load_settings
+from worker.settings import Settings, load_settings
+from worker.watchdog import Watchdog
 
 
 def boot() -> Celery:
@@ -18,7 +20,13 @@ def boot() -> Celery:
     keep_celery_out()
     runtime = LazyRuntime(settings)
     app = make_app(settings, runtime)
-    pulse = Pulse(runtime, tick_every(settings), stuck_after=2 * settings.lease)
-    worker_init.connect(lambda **_: checks.worker(settings, app.conf), weak=False)
+    pulse = Pulse(runtime, tick_every(settings))
+    worker_init.connect(lambda **_: _begin(settings, app), weak=False)
     worker_ready.connect(lambda **_: pulse.start(), weak=False)
     return app
+
+
+def _begin(settings: Settings, app: Celery) -> None:
+    Watchdog(2 * settings.lease).start()
+    with noted("worker.start"):
+        checks.worker(settings, app.conf)

@@ -4,7 +4,7 @@ Celery's own consumer writes their whole text into the log, and some of them end
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from celery import bootsteps, signals
@@ -12,10 +12,16 @@ from celery.utils.log import get_logger
 from celery.worker import consumer
 from kombu import Exchange, Queue
 
+from worker import compressed
 from worker.app import DEAD
 
 log = structlog.get_logger()
 _celery_log = get_logger(__name__)
+
+ORDERS: Final = ("callbacks", "errbacks", "chain", "chord", "eta")
+"""What may come with a task besides its arguments, and never does with ours: messages that Celery
+would send on, in the worker's name and by its rights, and a time until which it would keep the task
+in memory (on RabbitMQ a handful of those ends all reading)."""
 
 
 class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -43,6 +49,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             DeadLetters,
         ]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        compressed.bound()
+        # Whoever can write to the broker could pass for another worker.
+        super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
+
+    def update_strategies(self) -> None:
+        super().update_strategies()
+        for name in [one for one in self.strategies if one.startswith("celery.")]:
+            del self.strategies[name]  # Celery's own tasks run others, and send messages
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
         # Kombu counts KeyError among the lost connections of Redis; here it is a member missing.
@@ -50,7 +66,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         def on_message(message: Any) -> None:
             try:
-                handle(message)
+                if _gives_orders(message):
+                    self._refuse(message, "it is for later, or for others to follow")
+                else:
+                    handle(message)
             except broker_errors:
                 raise
             except Exception as error:
@@ -78,3 +97,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         log.error("alarm", alarm="message_refused", why=why, size=len(message.body or b""))
         if not message.acknowledged:
             message.reject_log_error(_celery_log, self.connection_errors)
+
+
+def _gives_orders(message: Any) -> bool:
+    """Whether a message says more than which task to run with what.
+
+    In Celery's protocol 2 that stands in the headers or beside the arguments, in 1 in the body.
+    """
+    body = message.payload
+    beside = body[2:3] if isinstance(body, list) else [body]
+    given = [one for one in (message.headers, *beside) if isinstance(one, dict)]
+    return any(one.get(name) for one in given for name in ORDERS)

@@ -1,6 +1,5 @@
-"""What a worker does beside its tasks: it ticks where beat is silent, and ends when it is stuck."""
+"""What a worker does beside its tasks: it ticks where beat is silent."""
 
-import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +8,8 @@ from typing import Final
 import structlog
 
 from models import schedule_runs
-from tasks import Runtime, flows, run, running
+from tasks import Runtime, flows, run
+from tasks.running import noted
 from worker.schedule import TICK
 
 log = structlog.get_logger()
@@ -17,28 +17,13 @@ log = structlog.get_logger()
 SILENT_AFTER: Final = 3
 """Ticks that beat may miss before workers tick by themselves."""
 
-STUCK: Final = os.EX_SOFTWARE
-
 
 class Pulse:
-    """A thread that looks every `every` at beat and at this process's own runs.
+    """A thread that looks every `every` whether beat has ticked, and ticks in its place."""
 
-    On threads Celery's time limits do nothing. Every run is bounded by timeouts of statements and
-    sockets; where one goes on past `stuck_after` all the same, the process ends. Whoever supervises
-    it starts another one, and its rows are found again when their lease ends.
-    """
-
-    def __init__(
-        self,
-        runtime: Callable[[], Runtime],
-        every: timedelta,
-        stuck_after: timedelta,
-        end: Callable[[int], object] = os._exit,
-    ) -> None:
+    def __init__(self, runtime: Callable[[], Runtime], every: timedelta) -> None:
         self._runtime = runtime
         self._every = every
-        self._stuck_after = stuck_after
-        self._end = end
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -51,10 +36,10 @@ class Pulse:
 
     def beat(self) -> None:
         """One look."""
-        longest = running.longest()
-        if longest and longest[1] > self._stuck_after.total_seconds():
-            log.error("alarm", alarm="worker_stuck", flow=longest[0], seconds=round(longest[1]))
-            self._end(STUCK)
+        with noted("pulse"):
+            self._beat()
+
+    def _beat(self) -> None:
         given = self._runtime()
         silent = {TICK: self._every * SILENT_AFTER}
         if given.database.run(lambda tx: schedule_runs.due(tx, silent)):

@@ -1,27 +1,70 @@
 """Kombu's transport for Redis and Valkey, which a stray entry in the queue's list cannot end.
 
 What somebody pushes there by hand is taken out of the list before it is read. With kombu alone one
-that is no JSON, or not in Celery's envelope, ends the worker that got it.
+that is no JSON, or not in Celery's envelope, ends the worker that got it. The same for a record of
+an unacknowledged message: with kombu alone it stands for ever in the way of those behind it.
 """
 
-from typing import Any
+import json
+import time
+from typing import Any, Final
 
 import structlog
 from kombu.transport import redis
+from redis.exceptions import DataError, ResponseError
 
 log = structlog.get_logger()
 
-UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+PAUSE: Final = 1.0
+"""Seconds between two looks at a queue that is none (another type, a grant that lacks)."""
+
+UNREADABLE = (AttributeError, DataError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class QoS(redis.QoS):  # type: ignore[misc]
+    """Drops records of unacknowledged messages that are none, with an alarm."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        with self.channel.conn_or_acquire(client) as server:
+            record = server.hget(self.unacked_key, tag)
+            if record is None or _is_record(record):
+                super().restore_by_tag(tag, server, leftmost)
+                return
+            log.error("alarm", alarm="message_refused", why="no record", size=len(record))
+            self._remove_from_indices(tag, server.pipeline()).execute()
+
+
+def _is_record(record: bytes) -> bool:
+    try:
+        message, exchange, routing_key = json.loads(record)
+    except UNREADABLE:
+        return False
+    return (
+        isinstance(message, dict)
+        and isinstance(message.get("headers"), dict)
+        and isinstance(message.get("properties"), dict)
+        and isinstance(message["properties"].get("delivery_info"), dict)
+        and isinstance(exchange, str)
+        and isinstance(routing_key, str)
+    )
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
     """Drops what is no message, with an alarm."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
         except UNREADABLE as error:
             log.error("alarm", alarm="message_refused", why=type(error).__name__)
+            return True
+        except ResponseError as error:
+            if isinstance(error, self.connection_errors):
+                raise
+            log.error("alarm", alarm="queue_unusable", why=type(error).__name__)
+            time.sleep(PAUSE)  # kombu alone would let the worker end, and the next one
             return True
 
 

@@ -1,7 +1,7 @@
 """What every process of Keyturn is put together from."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -81,6 +81,10 @@ def _tell(alarm: dict[str, object]) -> None:
     log.error("alarm", **alarm)
 
 
+CONFIRM_WITHIN: Final = 10.0
+"""Seconds in which RabbitMQ must confirm a ring; its connection is given up then."""
+
+
 class _Publisher:
     """Publishes rings; Celery is slow to import, and only who rings pays for it."""
 
@@ -93,7 +97,18 @@ class _Publisher:
             from worker.app import make_app
 
             self._app = make_app(self._settings)
-        self._app.send_task(flow, retry=False, ignore_result=True)
+        with self._app.producer_or_acquire() as producer:
+            try:
+                self._app.send_task(
+                    flow,
+                    producer=producer,
+                    retry=False,
+                    ignore_result=True,
+                    confirm_timeout=CONFIRM_WITHIN,
+                )
+            except Exception:
+                producer.connection.collect()  # without a farewell, which might hang as well
+                raise
 
 
 def _broker_time(settings: Settings) -> datetime | None:

@@ -1,4 +1,4 @@
-"""A worker ticks by itself where beat is silent, and ends where it is stuck."""
+"""A worker ticks by itself where beat is silent."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,9 @@ from models.key_text import Peppers
 from models.keyring import Keyring
 from models.policy import Policy
 from models.sealing import Sealer
-from tasks import Runtime, flows, run, running
+from tasks import Runtime, flows, run
 from tests.world import EPOCH
-from worker.pulse import STUCK, Pulse
+from worker.pulse import Pulse
 from worker.schedule import TICK
 
 EVERY = timedelta(seconds=5)
@@ -32,7 +32,7 @@ def runtime(database_url: str, rung: list[set[str]]) -> Runtime:
 
 
 def test_a_worker_ticks_only_where_beat_is_silent(runtime: Runtime, rung: list[set[str]]) -> None:
-    pulse = Pulse(lambda: runtime, EVERY, timedelta(minutes=4))
+    pulse = Pulse(lambda: runtime, EVERY)
     with freeze_time(EPOCH) as clock:
         run(flows()[TICK], runtime)
         assert rung == [{"keys.expire_due"}]
@@ -46,31 +46,6 @@ def test_a_worker_ticks_only_where_beat_is_silent(runtime: Runtime, rung: list[s
         assert len(rung) == 2
 
 
-def test_a_stuck_run_ends_the_process(runtime: Runtime) -> None:
-    ended: list[int] = []
-    pulse = Pulse(lambda: runtime, EVERY, timedelta(0), ended.append)
-    pulse.beat()
-    assert ended == []
-    go, inside = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        with running.noted("outbox.deliver"):
-            inside.set()
-            go.wait(10)
-
-    thread = threading.Thread(target=hang)
-    thread.start()
-    assert inside.wait(10)
-    longest = running.longest()
-    assert longest is not None
-    assert longest[0] == "outbox.deliver"
-    pulse.beat()
-    go.set()
-    thread.join()
-    assert ended == [STUCK]
-    assert running.longest() is None
-
-
 def test_a_database_that_is_away_does_not_end_the_thread(runtime: Runtime) -> None:
     calls = threading.Semaphore(0)
 
@@ -78,7 +53,7 @@ def test_a_database_that_is_away_does_not_end_the_thread(runtime: Runtime) -> No
         calls.release()
         raise ConnectionError
 
-    pulse = Pulse(away, timedelta(milliseconds=1), timedelta(minutes=4))
+    pulse = Pulse(away, timedelta(milliseconds=1))
     pulse.start()
     assert all(calls.acquire(timeout=5) for _ in range(3))
     pulse.stop()

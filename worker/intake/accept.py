@@ -98,7 +98,7 @@ def _no_body(entry_id: str, fields: Fields) -> Received:
 def _headers(raw: bytes | None) -> dict[str, str]:
     try:
         found = json.loads(raw or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

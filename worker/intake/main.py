@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 import time
+from datetime import timedelta
 from types import FrameType
 
 import structlog
@@ -11,21 +12,29 @@ import structlog
 from models import schedule_runs
 from models.base import Database
 from models.policy import Policy
+from tasks.running import noted
 from worker import checks, setup
 from worker.intake.accept import source
 from worker.intake.stream import StreamIntake
 from worker.settings import Settings
 from worker.streams import connect
+from worker.watchdog import Watchdog
 
 log = structlog.get_logger()
 
 JOB = "intake.stream"
 BEAT_EVERY = 2.0
+STATEMENTS = 4
+"""Statements of a batch that may all take as long as one may, before it counts as stuck."""
+RING = timedelta(seconds=20)
+"""What a ring after it may take beside that, where the broker does not answer."""
 
 
 def run(settings: Settings) -> None:
     """Receive until SIGTERM or SIGINT. Raises Misconfigured where it could not work at all."""
-    checks.schema(settings)
+    Watchdog(STATEMENTS * settings.statement_timeout + RING).start()
+    with noted("intake.start"):
+        checks.schema(settings)
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -88,7 +97,7 @@ class _Heartbeat:
         if time.monotonic() - self._last < BEAT_EVERY:
             return
         self._last = time.monotonic()
-        with self._database.begin() as tx:
+        with noted(JOB), self._database.begin() as tx:
             fence = schedule_runs.begin(tx, JOB, self._policy, exclusive=False)
             if fence is not None:
                 schedule_runs.finish(tx, JOB, fence, done=0)

@@ -6,11 +6,12 @@ from itertools import islice
 
 import structlog
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.typing import KeyT
 
 from models.base import Database, is_server_trouble
 from models.inbox import Source
+from tasks.running import noted
 from worker.intake.accept import Fields, accept, read_entry
 
 log = structlog.get_logger()
@@ -50,6 +51,8 @@ class StreamIntake:
         self._beat = beat
         self._dead_after = dead_after
         self._looked_for_dead = 0.0
+        self._open: list[str] = []
+        """The streams that can be read; one that cannot must not stop the others."""
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Read until `stopped`. Servers that do not answer are waited for; nothing is lost."""
@@ -74,16 +77,24 @@ class StreamIntake:
                 pause = min(pause * 2, 5.0)
 
     def _join(self) -> None:
-        for stream in self._sources:
-            try:
-                self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+        self._open = [stream for stream in self._sources if self._joined(stream)]
+
+    def _joined(self, stream: str) -> bool:
+        try:
+            self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            wrong_type = "WRONGTYPE" in str(error)
+            if wrong_type or isinstance(error, NoPermissionError):
+                why = "its key holds something else" if wrong_type else "this user may not read it"
+                log.error("alarm", alarm="stream_unusable", stream=stream, why=why)
+                return False
+            if "BUSYGROUP" not in str(error):
+                raise
+        return True
 
     def _read_own(self) -> None:
         """What this consumer had read before it died, or before a server failed."""
-        for stream in self._sources:
+        for stream in self._open:
             after: bytes | str = "0"
             while entries := self._read({stream: after}).get(stream):
                 self._take(stream, entries)
@@ -94,7 +105,9 @@ class StreamIntake:
         if time.monotonic() - self._looked_for_dead < self._dead_after / 3:
             return
         self._looked_for_dead = time.monotonic()
-        for stream in self._sources:
+        if len(self._open) < len(self._sources):
+            self._join()
+        for stream in self._open:
             start: bytes | str = "0-0"
             idle = int(self._dead_after * 1000)
             while True:
@@ -108,7 +121,10 @@ class StreamIntake:
                     break
 
     def _read_new(self) -> None:
-        for stream, entries in self._read(dict.fromkeys(self._sources, ">"), BLOCK_MS).items():
+        if not self._open:
+            time.sleep(BLOCK_MS / 1000)
+            return
+        for stream, entries in self._read(dict.fromkeys(self._open, ">"), BLOCK_MS).items():
             self._take(stream, entries)
 
     def _read(self, after: Mapping[str, bytes | str], block: int | None = None) -> Read:
@@ -127,7 +143,8 @@ class StreamIntake:
         if received:
             batches = iter(received)
             while batch := list(islice(batches, BATCH)):
-                counts = accept(self._database, source, batch)
+                with noted("intake.accept"):
+                    counts = accept(self._database, source, batch)
                 log.info("intake", transport="stream", source=source.name, **counts)
         ids = [entry_id for entry_id, _ in entries]
         pipeline = self._redis.pipeline(transaction=False)

@@ -8,7 +8,17 @@ from redis import Redis
 
 from models.base import Database
 from tests.eventually import eventually
-from tests.worker.intake.streams import IN, add, done, read_by_another, running, states, stored
+from tests.worker.intake.streams import (
+    IN,
+    KEYCLOAK,
+    OKTA,
+    add,
+    done,
+    read_by_another,
+    running,
+    states,
+    stored,
+)
 from tests.worker.site import closed
 from tests.world import World
 from worker.embedded.postgres import Postgres
@@ -199,3 +209,20 @@ def test_the_heartbeat_stops_with_the_database(
             eventually(lambda: len(tried) > rounds + 2)
             assert len(beats) <= before + 1  # one may have been under way
         eventually(lambda: len(beats) > before + 1, within=20)
+
+
+def test_a_stream_that_cannot_be_read_stops_no_other(
+    redis: "Redis", broker_url: str, database: Database
+) -> None:
+    """Somebody writes another type into a source's key, before the start and in the middle."""
+    redis.set(OKTA, "no stream")
+    with running(broker_url, database, dead_after=1.5):
+        add(redis, 1)
+        eventually(lambda: stored(database) == ["1"])
+        redis.delete(KEYCLOAK)
+        redis.set(KEYCLOAK, "no stream any more")
+        add(redis, 2)
+        eventually(lambda: stored(database) == ["1", "2"])
+        redis.delete(OKTA)
+        add(redis, 3, stream=OKTA)
+        eventually(lambda: len(stored(database)) == 3)

@@ -1,9 +1,9 @@
 """Keyturn's own event: typed by hand into a stream, as a JSON object, or as a CloudEvent.
 
-`type` is account.disabled, .enabled, .deleted or .compromised, or key.leaked. `account` is an e-mail address, an
-account id of ours (a UUID), or the producer's own id. Without `id` and `at` each delivery is an
-event of its own. `sequence` or `at` put the events of one account in order. A leaked key is named by
-`digest` alone: SHA-256 of its text, in hexadecimal digits.
+`type` is account.disabled, .enabled, .deleted or .compromised, or key.leaked. `account` is an
+e-mail address, an account id of ours (a UUID), or the producer's own id. Without `id` and `at` each
+delivery is an event of its own. `sequence` or `at` put the events of one account in order. A leaked
+key is named by `digest` alone: SHA-256 of its text, in hexadecimal digits.
 """
 
 import re

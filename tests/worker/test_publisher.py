@@ -1,0 +1,72 @@
+"""Rings through a network that swallows them: each gives up in time, and the next one works."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from kombu import Connection, Queue
+
+from tests.chaos.proxy import Mood, Proxy
+from tests.eventually import eventually
+from tests.flows.processes import environment, process
+from worker import setup
+from worker.app import QUEUE
+from worker.settings import load_settings
+
+FLOW = "keys.settle"
+
+
+@pytest.fixture(params=["rabbitmq_url", "broker_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    parts = urlsplit(url)
+    with Proxy(("127.0.0.1", parts.port or 0)).running() as running:
+        yield running
+    with Connection(url) as connection:
+        Queue(QUEUE)(connection.default_channel).delete()
+
+
+def test_a_ring_that_nobody_answers_gives_up_and_the_next_one_works(
+    url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "CONFIRM_WITHIN", 1.0)
+    monkeypatch.chdir(tmp_path)
+    port = urlsplit(url).port
+    monkeypatch.setenv("KEYTURN_BROKER_URL", url.replace(f":{port}", f":{proxy.port}"))
+    ring = setup._Publisher(load_settings())
+    ring(FLOW)
+    proxy.set(Mood.BLACK_HOLE)
+    began = time.monotonic()
+    with pytest.raises(Exception, match="(?i)time"):
+        ring(FLOW)
+    assert time.monotonic() - began < 15  # on Redis its socket timeout of 10 seconds
+    proxy.set(Mood.PASS)
+    began = time.monotonic()
+    ring(FLOW)
+    assert time.monotonic() - began < 1
+
+
+def test_beat_goes_on_after_its_connection_broke(
+    url: str, proxy: Proxy, secrets_dir: Path, tmp_path: Path
+) -> None:
+    through = url.replace(f":{urlsplit(url).port}", f":{proxy.port}")
+    env = environment("postgresql://nobody@127.0.0.1:1/none", through, secrets_dir)
+    schedule = ("--schedule", str(tmp_path / "schedule"), "--pidfile", "")
+    with process(env, "celery", "-A", "worker.main", "beat", *schedule):
+        eventually(lambda: waiting(url) > 1, within=30)
+        proxy.set(Mood.RESET)
+        proxy.set(Mood.PASS)
+        seen = waiting(url)
+        eventually(lambda: waiting(url) > seen + 2, within=30)
+
+
+def waiting(url: str) -> int:
+    """How many messages lie in the queue."""
+    with Connection(url) as connection:
+        return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
