@@ -18,6 +18,7 @@ from models import roles
 from models.operator import Operator
 from models.roles import Role
 from tests.compose_file import ROOT, parsed, program
+from tests.roles import make_roles, own_cluster
 from worker.cli.app import app
 from worker.health import JOBS
 from worker.setting_tables import DEFAULT_ROLES
@@ -145,7 +146,16 @@ def test_other_commands_exist() -> None:
             assert words[1:3] == ["--app", "worker.main"], line
         elif is_written_like(words, "python", "-m", "worker.health"):
             assert words[3] in JOBS, line
-        elif words[0] not in {"keyturn", "docker", "pip", "python3", "echo", "umask", "openssl"}:
+        elif words[0] not in {
+            "keyturn",
+            "docker",
+            "pip",
+            "python3",
+            "echo",
+            "umask",
+            "openssl",
+            "psql",
+        }:
             assert words[0] in {"alias", "export", "set", "rm"}, line
 
 
@@ -188,14 +198,19 @@ def test_documents_are_read_to_the_end() -> None:
 
 @pytest.fixture
 def prepared(database_url: str, secrets_dir: Path) -> str:
-    """A database with the roles of the settings and Ada's account, as the documents suppose it."""
+    """A database as the documents suppose it."""
+    prepare(database_url)
+    return database_url
+
+
+def prepare(database_url: str) -> None:
+    """Add the roles of the settings, and Ada's account."""
     known = {
         name: Role(name, role.permissions, role.grantable) for name, role in DEFAULT_ROLES.items()
     }
-    with Operator(database_url, secrets_dir=secrets_dir) as operator:
+    with Operator(database_url) as operator:
         operator.database.run(lambda tx: roles.sync(tx, known))
         operator.create_account("ada@example.com", "member")
-    return database_url
 
 
 def product(directory: Path, script: str, database_url: str, secrets_dir: Path) -> list[str]:
@@ -249,18 +264,20 @@ keys.close()
 """
 
 
-def test_the_librarys_page(prepared: str, secrets_dir: Path, tmp_path: Path) -> None:
+def test_the_librarys_page(secrets_dir: Path, tmp_path: Path) -> None:
     """All of docs/library.md as one program, by a database role that has only what it grants."""
-    with psycopg.connect(prepared, autocommit=True) as connection:
-        connection.execute("DROP ROLE IF EXISTS product")
-        connection.execute("CREATE ROLE product LOGIN")
-        connection.execute(of("library.md", "sql").encode())
     script = of("library.md", "python").replace('create_account("ada@', 'create_account("eve@')
     said = _SAID.findall(script)
     assert len(said) == 6
-    url = prepared.replace("://keyturn@", "://product@")
-    assert url != prepared
-    printed = product(tmp_path, script + _MIDDLEWARE_AT_WORK, url, secrets_dir)
+    with own_cluster() as server:
+        prepare(server.url())
+        make_roles(server)
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("CREATE ROLE product LOGIN")
+            connection.execute(of("library.md", "sql").encode())
+        url = server.url().replace("://keyturn@", "://product@")
+        assert url != server.url()
+        printed = product(tmp_path, script + _MIDDLEWARE_AT_WORK, url, secrets_dir)
     assert printed[: len(said)] == said
     assert printed[len(said) :] == [
         "200 OK ada@example.com",

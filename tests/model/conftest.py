@@ -16,9 +16,10 @@ from worker.embedded.postgres import Postgres
 EXAMPLES: Final = int(
     os.environ.get("MODEL_EXAMPLES") or (2000 if os.environ.get("CI") == "true" else 60)
 )
+PARTS: Final = 4
 STEPS: Final = 50
 MODEL: Final = settings(
-    max_examples=EXAMPLES,
+    max_examples=-(-EXAMPLES // PARTS),
     stateful_step_count=STEPS,
     deadline=None,
     derandomize=not os.environ.get(

@@ -1,12 +1,17 @@
 """The tree of commands, and the one place where what went wrong becomes an exit code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from worker.cli import (
     accounts,
+    audit,
+    db,
     demo,
     doctor,
     events,
@@ -14,11 +19,13 @@ from worker.cli import (
     intake,
     jobs,
     keys,
+    metrics,
     migrate,
     notices,
     output,
     roles,
     rotations,
+    secret_versions,
     status,
 )
 
@@ -26,15 +33,33 @@ from worker.cli import (
 class Commands(TyperGroup):
     """Runs the command; whatever it raises that is no fault of this program is told shortly."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _hiding_secrets():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _hiding_secrets():
+                return super().invoke(ctx)
         except Exception as error:
             failure = failures.explain(error)
             if failure is None:
                 raise
             failures.tell(failure, json=ctx.ensure_object(output.State).json)
             raise typer.Exit(failure.exit_code) from None
+
+
+@contextmanager
+def _hiding_secrets() -> Iterator[None]:
+    """A key typed where none belongs is not repeated: what is on a screen is kept in CI's logs."""
+    try:
+        yield
+    except TyperException as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            from worker.logs import redactor
+
+            error.message = redactor("kt")(message)
+        raise
 
 
 app = typer.Typer(
@@ -44,11 +69,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same on every terminal, and without Rich's start
     pretty_exceptions_enable=False,
 )
-for noun in (keys, accounts, rotations, events, notices, roles):
+for noun in (keys, accounts, rotations, events, notices, roles, audit, db, secret_versions):
     app.add_typer(noun.app)
 app.command("run")(jobs.run)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("metrics")(metrics.metrics)
 app.command("migrate")(migrate.migrate)
 app.command("intake")(intake.intake)
 app.command("demo")(demo.demo)

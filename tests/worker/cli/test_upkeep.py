@@ -1,6 +1,7 @@
 """`keyturn run`, `status`, `migrate`, `roles`, `notices`: keeping an installation."""
 
 import json
+import socket
 from datetime import timedelta
 
 import pytest
@@ -23,6 +24,25 @@ def let_end(database_url: str, key_id: str) -> None:
             id=key_id,
         )
     database.close()
+
+
+def test_metrics_are_printed_for_a_collector_of_files(cli: Cli) -> None:
+    told = cli.ok("metrics")
+    assert "\nkeyturn_accounts_unsettled 0.0\n" in told
+    assert cli.json("metrics")["unsettled_accounts"] == 0
+
+
+@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1:", "127.0.0.1:http", "h:70000"])
+def test_metrics_want_a_host_and_a_port(cli: Cli, listen: str) -> None:
+    assert cli("metrics", "--listen", listen).exit_code == 2
+
+
+def test_a_port_that_is_taken_is_named(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = cli("metrics", "--listen", address)
+    assert result.exit_code == 1
+    assert f"cannot listen on {address}" in result.stderr
 
 
 def test_a_job_runs_here_and_now(cli: Cli, database_url: str) -> None:
