@@ -7,11 +7,15 @@ LOCKED := --require-hashes --only-binary :all:
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PROOF := tests/faults tests/model tests/races
+# Against attackers, clumsy hands, other releases; each file with servers of its own. And the bench.
+SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_upgrade.py \
+    tests/test_bench.py tests/worker/test_forged_messages.py tests/worker/test_permissions.py \
+    tests/worker/test_publisher.py tests/worker/test_tls.py tests/worker/test_watchdog.py
 MINUTES ?= 10
 BROKER ?= valkey
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proof crash-matrix chaos check demo bench lock clean
+.PHONY: help install run test siege proof crash-matrix chaos check demo bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -22,7 +26,10 @@ run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
 	@$(BIN)/keyturn up
 
 test: $(TESTABLE) ## run the tests against servers of their own; ARGS='-k word' narrows
-	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF:%=--ignore=%) $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF:%=--ignore=%) $(SIEGE:%=--ignore=%) $(ARGS)
+
+siege: $(TESTABLE) ## bad input, forged messages, leaks, permissions, upgrades; part of CI
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(SIEGE) $(ARGS)
 
 proof: $(TESTABLE) ## look for unforeseen histories, orders and crashes; part of CI
 	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF) $(ARGS)

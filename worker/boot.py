@@ -1,5 +1,7 @@
 """The start of a worker or beat process: logs, settings, and a look at its servers."""
 
+from datetime import timedelta
+
 from celery import Celery
 from celery.signals import worker_init, worker_ready
 
@@ -11,6 +13,9 @@ from worker.pulse import Pulse
 from worker.schedule import tick_every
 from worker.settings import Settings, load_settings
 from worker.watchdog import Watchdog
+
+PATIENCE = timedelta(seconds=20)
+"""No run counts as stuck before this, however short the leases: a busy machine is no silent one."""
 
 
 def boot() -> Celery:
@@ -27,6 +32,6 @@ def boot() -> Celery:
 
 
 def _begin(settings: Settings, app: Celery) -> None:
-    Watchdog(2 * settings.lease).start()
-    with noted("worker.start"):
+    Watchdog(max(2 * settings.lease, PATIENCE)).start()
+    with noted("worker.start", allowed=PATIENCE.total_seconds()):
         checks.worker(settings, app.conf)

@@ -66,6 +66,7 @@ def test_a_secret_is_found_in_every_form(form: bytes) -> None:
         TEXT.encode().hex(),
         base64.b64encode(TEXT.encode()).decode(),
     ],
+    ids=["json", "glued", "twice", "hex", "base64"],
 )
 def test_a_keys_text_is_found(content: str) -> None:
     assert Canaries({}, [TEXT]).found(content.encode()) == ["the text of a key"]

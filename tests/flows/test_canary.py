@@ -111,11 +111,11 @@ def test_no_secret_comes_to_light(site: Site) -> None:
     places = site.places()
     searched_something(places)
     assert site.canaries.found(places) == set()
+    for place in ("log", "mail", "table", "statement", "stream", "wire", "repr"):
+        is_found_where_one_is_put(site, place)  # after the search: what is planted stays
 
 
-@pytest.mark.parametrize("place", ["log", "mail", "table", "statement", "stream", "wire", "repr"])
-def test_a_secret_is_found_where_one_is_put(site: Site, place: str) -> None:
-    """Runs after the search: what is planted stays."""
+def is_found_where_one_is_put(site: Site, place: str) -> None:
     text = mint("kt").reveal()
     site.canaries.add(f"planted in a {place}", text)
     plants: dict[str, Callable[[str], object]] = {

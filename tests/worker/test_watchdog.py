@@ -158,7 +158,7 @@ def test_a_process_whose_database_falls_silent_ends(
         with started(command, env, log) as process:
             eventually(works, within=30)
             proxy.set(Mood.BLACK_HOLE)
-            assert process.wait(30) == STUCK, log.read_text()
+            assert process.wait(60) == STUCK, log.read_text()
     assert '"alarm": "worker_stuck"' in log.read_text()
 
 
