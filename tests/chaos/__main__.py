@@ -5,8 +5,10 @@ run, and where its logs are.
 """
 
 import argparse
+import logging
 import random
 import sys
+import warnings
 from pathlib import Path
 
 from tests.chaos.faults import kinds
@@ -22,6 +24,8 @@ class _Broken(Exception):
 def main() -> int:
     """One run; returns the exit code."""
     given = _arguments()
+    logging.getLogger("mail").setLevel(logging.ERROR)  # a login without TLS is meant here
+    warnings.filterwarnings("ignore", module="aiosmtpd")
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     try:
         with directory() as home:

@@ -1,5 +1,7 @@
 """Account events become holds, by the rules of order, on a real PostgreSQL (rules 2 and 3)."""
 
+import json
+import random
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -11,6 +13,7 @@ from models import account_events, accounts, deletions, holds, inbox, linking
 from models.base import Database
 from models.errors import Refused
 from models.events import Action, Certainty, Subject
+from models.identity import new_id
 from models.inbox import Received, Rejection, Source
 from tests.world import ADA, EPOCH, World, event
 
@@ -522,3 +525,42 @@ def test_no_key_slips_through_while_its_account_is_being_disabled(world: World) 
     assert not any(world.verify(text).valid for text in made)
     with world.database.begin() as tx:
         assert tx.scalar("SELECT count(*) FROM keyturn.api_keys WHERE status = 'active'") == 0
+
+
+def test_a_thousand_histories_in_any_order_end_by_their_highest_sequence(world: World) -> None:
+    """However the events of an account are shuffled, and wherever its batches are cut."""
+    draw = random.Random(20261123)
+    ends: dict[str, bool] = {}
+    sent = []
+    rows = []
+    for number in range(1000):
+        email = f"user{number}@example.com"
+        actions = [draw.choice((DISABLED, ENABLED)) for _ in range(draw.randint(2, 6))]
+        ends[email] = actions[-1] is DISABLED
+        rows.append({"id": str(new_id()), "email": email})
+        sent += [event(action, email, sequence=n) for n, action in enumerate(actions)]
+    world.account("first@example.com")  # and with it the roles
+    with world.database.begin() as tx:
+        tx.execute(_ACCOUNTS, rows=json.dumps(rows))
+    draw.shuffle(sent)
+    world.policy = type(world.policy)(apply_batch=97)
+    for start in range(0, len(sent), 500):
+        world.receive(*sent[start : start + 500])
+    while world.apply():
+        pass
+    with world.database.begin() as tx:
+        found = {row["email"]: row["held"] for row in tx.rows("SELECT * FROM keyturn.accounts")}
+    del found["first@example.com"]
+    assert found == ends
+
+
+_ACCOUNTS = """
+WITH r AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, email text)
+), made AS (
+    INSERT INTO keyturn.accounts (id, email, role, created_at)
+    SELECT id, email, 'member', :now - interval '1 day' FROM r RETURNING id
+)
+INSERT INTO keyturn.account_identities (id, account_id, format, issuer, value, linked_at)
+SELECT gen_random_uuid(), id, 'email', '', email, :now - interval '1 day' FROM r
+"""

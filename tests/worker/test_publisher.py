@@ -1,16 +1,22 @@
 """Rings through a network that swallows them: each gives up in time, and the next one works."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from kombu import Connection, Queue
 
+from models import inbox
+from models.base import Database
+from models.events import Action
+from models.inbox import Received, Source
 from tests.chaos.proxy import Mood, Proxy
 from tests.eventually import eventually
 from tests.flows.processes import environment, process
+from tests.world import event
 from worker import setup
 from worker.app import QUEUE
 from worker.settings import load_settings
@@ -70,3 +76,52 @@ def waiting(url: str) -> int:
     """How many messages lie in the queue."""
     with Connection(url) as connection:
         return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
+
+
+def test_two_hundred_at_once_are_stored_though_the_broker_answers_nobody(
+    url: str,
+    proxy: Proxy,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each wants to ring; nobody waits for a connection to ring by for longer than is promised."""
+    monkeypatch.setattr(setup, "CONFIRM_WITHIN", 1.0)
+    monkeypatch.chdir(tmp_path)
+    port = urlsplit(url).port
+    monkeypatch.setenv("KEYTURN_BROKER_URL", url.replace(f":{port}", f":{proxy.port}"))
+    ring = setup._Publisher(load_settings())
+    ring(FLOW)
+    ring._app.conf.update(broker_pool_limit=2, broker_pool_acquire_timeout=1)  # 10 in production
+    proxy.set(Mood.BLACK_HOLE)
+    database = Database(database_url, pool_size=4)
+    told: list[object] = []
+    database.on_commit = ring_each(ring, told)
+
+    def store(number: int) -> None:
+        one = Received(str(number), event(Action.DISABLED, event_id=str(number)), {}, b"")
+        database.run(lambda tx: inbox.accept(tx, Source("okta", "okta"), [one]))
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(200) as threads:
+        list(threads.map(store, range(200)))
+    assert time.monotonic() - began < 30
+    assert len(told) == 200
+    assert all(isinstance(error, Exception) for error in told)
+    with database.begin() as tx:
+        assert tx.scalar("SELECT count(*) FROM keyturn.inbox WHERE state = 'received'") == 200
+    database.close()
+
+
+def ring_each(ring: Callable[[str], None], told: list[object]) -> Callable[[set[str]], None]:
+    """Rings for every commit, where the doorbell itself leaves it at one that is outstanding."""
+
+    def on_commit(flows: set[str]) -> None:
+        try:
+            for flow in flows:
+                ring(flow)
+            told.append(None)
+        except Exception as error:
+            told.append(error)
+
+    return on_commit
