@@ -8,9 +8,12 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PROOF := tests/faults tests/model tests/races
 # Against attackers, clumsy hands, other releases; each file with servers of its own. And the bench.
-SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_upgrade.py \
-    tests/test_bench.py tests/worker/test_forged_messages.py tests/worker/test_permissions.py \
-    tests/worker/test_publisher.py tests/worker/test_tls.py tests/worker/test_watchdog.py
+SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_missing_secret.py \
+    tests/flows/test_upgrade.py tests/models/test_audit_moved.py tests/models/test_grants.py \
+    tests/models/test_migrations_under_load.py tests/test_advisories.py tests/test_bench.py \
+    tests/worker/cli/test_db.py tests/worker/test_forged_messages.py \
+    tests/worker/test_permissions.py tests/worker/test_publisher.py tests/worker/test_tls.py \
+    tests/worker/test_watchdog.py
 MINUTES ?= 10
 BROKER ?= valkey
 

@@ -23,6 +23,7 @@ from models.policy import Policy
 from models.recording import Use
 from models.sealing import Sealer
 from tasks.runtime import Runtime
+from tests.eventually import eventually
 from tests.faults.dump import Dump, dump
 from tests.faults.points import CALL, PUBLISH, Points
 from tests.world import ROLES
@@ -118,6 +119,8 @@ class Site:
         self.points.revive()
         for database in (self.database, self.operator.database):
             database.close()
+        # A dead process's locks go with its sessions, which the server notices in its own time.
+        eventually(lambda: self.server.execute(_OPEN).fetchone() == (0,), every=0.001)
         self.runtime = Runtime(self.database, self.policy, KEYRING, self.far_sides, self.schedule)
 
     # The prepared world, and the way back to it
@@ -262,6 +265,12 @@ class Site:
             inbox.replaced(tx, event_id, actor="op")
 
         self.operator.database.run(write)
+
+
+_OPEN: Final = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+"""
 
 
 def _keys_of(message: Outgoing) -> list[str]:

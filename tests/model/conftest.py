@@ -16,7 +16,7 @@ from worker.embedded.postgres import Postgres
 EXAMPLES: Final = int(
     os.environ.get("MODEL_EXAMPLES") or (2000 if os.environ.get("CI") == "true" else 60)
 )
-PARTS: Final = 4
+PARTS: Final = 16
 STEPS: Final = 50
 MODEL: Final = settings(
     max_examples=-(-EXAMPLES // PARTS),
