@@ -1,4 +1,4 @@
-"""A scene for tests of the domain: one database for all of them, emptied before each."""
+"""A scene, or a sealed audit, for tests of the domain: one database each, emptied before each."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from models.base import Base
+from tests.models.chain import Chain, create, emptied
 from tests.models.scene import Scene, frozen_scene
 from worker.embedded.postgres import Postgres
 
@@ -26,3 +27,26 @@ def scene(postgres: Postgres, scene_database: psycopg.Connection) -> Iterator[Sc
     scene_database.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
     with frozen_scene(postgres.url("scenes")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def chain_url(postgres: Postgres, migrated_template: str) -> str:
+    """The database of all chains."""
+    return create(postgres, migrated_template, "chains")
+
+
+@pytest.fixture
+def chain(chain_url: str) -> Iterator[Chain]:
+    """An audit with nothing in it."""
+    with emptied(chain_url) as chain:
+        yield chain
+
+
+@pytest.fixture
+def sealed(chain: Chain) -> Chain:
+    """Nine entries in three seals."""
+    chain.write(*(f"action {n}" for n in range(9)))
+    chain.seal_all()
+    assert [seal["entries"] for seal in chain.seals()] == [3, 3, 3]
+    assert chain.problems() == []
+    return chain

@@ -1,7 +1,6 @@
 """Every entry of the audit is sealed, once, whoever commits when."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,29 +15,7 @@ from models.audit_verify import Verified
 from models.base import Database
 from models.errors import Refused
 from tests.eventually import eventually
-from tests.models.chain import POLICY, WRITE, Chain, create, emptied, opened
-from worker.embedded.postgres import Postgres
-
-
-@pytest.fixture(scope="module")
-def url(postgres: Postgres, migrated_template: str) -> str:
-    return create(postgres, migrated_template, "sealing")
-
-
-@pytest.fixture
-def chain(url: str) -> Iterator[Chain]:
-    with emptied(url) as chain:
-        yield chain
-
-
-@pytest.fixture
-def sealed(chain: Chain) -> Chain:
-    """Nine entries in three seals."""
-    chain.write(*(f"action {n}" for n in range(9)))
-    chain.seal_all()
-    assert [seal["entries"] for seal in chain.seals()] == [3, 3, 3]
-    assert chain.problems() == []
-    return chain
+from tests.models.chain import POLICY, WRITE, Chain, opened
 
 
 def test_where_nothing_was_written_nothing_is_sealed(chain: Chain) -> None:

@@ -1,36 +1,12 @@
 """Whatever is done to a sealed audit is found, and named; a cut end by an anchor."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from models.audit_verify import Anchor
 from models.errors import Refused
-from tests.models.chain import Chain, create, emptied
-from worker.embedded.postgres import Postgres
-
-
-@pytest.fixture(scope="module")
-def url(postgres: Postgres, migrated_template: str) -> str:
-    return create(postgres, migrated_template, "verifying")
-
-
-@pytest.fixture
-def chain(url: str) -> Iterator[Chain]:
-    with emptied(url) as chain:
-        yield chain
-
-
-@pytest.fixture
-def sealed(chain: Chain) -> Chain:
-    """Nine entries in three seals."""
-    chain.write(*(f"action {n}" for n in range(9)))
-    chain.seal_all()
-    assert [seal["entries"] for seal in chain.seals()] == [3, 3, 3]
-    assert chain.problems() == []
-    return chain
-
+from tests.models.chain import Chain
 
 ENTRY = "id = 5"  # of seal 2
 TAMPERING = {
