@@ -29,9 +29,9 @@ class Canaries:
         """`few` by their names, in all forms; texts of keys as they are, in hexadecimal, base64."""
         self._few = {form: name for name, secret in few.items() for form in forms(secret)}
         self._texts = {text.encode() for text in key_texts}
-        prefixes = {text.partition(b"_")[0] + b"_" for text in self._texts}
-        self._beginnings = [form for prefix in prefixes for form in (prefix.hex().encode(),)]
-        self._beginnings += [base64.b64encode(prefix) for prefix in prefixes]
+        self._hidden = {form for text in self._texts for form in list(forms(text))[1:]}
+        self._beginnings = {form[:4] for form in self._hidden}
+        self._lengths = {len(form) for form in self._hidden}
 
     @property
     def count(self) -> int:
@@ -40,15 +40,21 @@ class Canaries:
     def found(self, content: bytes) -> list[str]:
         """The names of those in `content`; of a key only that it is one."""
         names = {name for form, name in self._few.items() if form in content}
-        if any(token in self._texts for token in _tokens(content)) or self._hidden(content):
+        if any(token in self._texts for token in _tokens(content)) or self._is_hidden(content):
             names.add("the text of a key")
         return sorted(names)
 
-    def _hidden(self, content: bytes) -> bool:
-        """Whether a key's text is there in hexadecimal or base64."""
-        if not any(beginning in content for beginning in self._beginnings):
-            return False
-        return any(form in content for text in self._texts for form in list(forms(text))[1:])
+    def _is_hidden(self, content: bytes) -> bool:
+        """Whether a key's text is there in hexadecimal or base64.
+
+        Looked for from where one may begin: a look for each of thousands takes hours.
+        """
+        return any(
+            content[place.start() : place.start() + length] in self._hidden
+            for beginning in self._beginnings
+            for place in re.finditer(re.escape(beginning), content)
+            for length in self._lengths
+        )
 
 
 def _tokens(content: bytes) -> Iterator[bytes]:

@@ -64,9 +64,10 @@ def test_a_secret_is_found_in_every_form(form: bytes) -> None:
         f"a_{TEXT}",
         f"not_{TEXT[3:]} {TEXT}",
         TEXT.encode().hex(),
-        base64.b64encode(TEXT.encode()).decode(),
+        TEXT.encode().hex().upper(),
+        f"a3Rfa3Rf {base64.b64encode(TEXT.encode()).decode()}",
     ],
-    ids=["json", "glued", "twice", "hex", "base64"],
+    ids=["json", "glued", "twice", "hex", "HEX", "base64"],
 )
 def test_a_keys_text_is_found(content: str) -> None:
     assert Canaries({}, [TEXT]).found(content.encode()) == ["the text of a key"]

@@ -30,15 +30,25 @@ def _mail(settings: Settings) -> Channel:
     if settings.mail_channel == "maildir":
         return Maildir(settings.maildir_path, settings.mail_from)
     server = SmtpServer.from_url(settings.smtp_url or "", starttls=settings.smtp_starttls)
-    return Smtp(server, settings.mail_from)
+    return Smtp(server, settings.mail_from, batch_time=_batch_time(settings))
 
 
 def _events(settings: Settings) -> Channel:
     if not settings.has_streams:
-        return Exchange(settings.broker_url, source=settings.event_source)
+        return Exchange(
+            settings.broker_url, source=settings.event_source, batch_time=_batch_time(settings)
+        )
     return Stream(
         settings.stream_url,
         stream=settings.out_stream,
         source=settings.event_source,
         maxlen=settings.out_maxlen,
     )
+
+
+def _batch_time(settings: Settings) -> float:
+    """Seconds after which a batch starts nothing more: what is left of its lease is for the rest.
+
+    A worker that is slower than its lease would send what another one has taken over.
+    """
+    return settings.lease.total_seconds() / 2

@@ -1,5 +1,6 @@
 """Events for other systems on an exchange of RabbitMQ, as CloudEvents in JSON."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -16,6 +17,8 @@ OUT: Final = "keyturn.out"
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TIMEOUT: Final = 10.0
 """Seconds to wait for an answer; connecting has half of it."""
+BATCH_TIME: Final = 60.0
+"""Seconds that a batch may last: half of the default lease."""
 
 
 class Exchange:
@@ -23,22 +26,35 @@ class Exchange:
 
     `sent` means that RabbitMQ has confirmed it; whether a queue is bound there is the consumers'
     business. Where a confirmation got lost the event may come twice, with one CloudEvents id.
+    After `batch_time` seconds a batch starts no further message: its lease may end, and another
+    worker would send what this one still does.
     """
 
-    def __init__(self, url: str, *, source: str = "keyturn", timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: str = "keyturn",
+        timeout: float = TIMEOUT,
+        batch_time: float = BATCH_TIME,
+    ) -> None:
         self._url = url
         self._source = source
         self._timeout = timeout
+        self._batch_time = batch_time
         self._exchange = Declared(OUT, "topic", durable=True)
 
     def send(self, messages: Sequence[Outgoing]) -> Sequence[Delivery]:
         done: dict[UUID, Delivery] = {}
-        why = ""
+        until = time.monotonic() + self._batch_time
+        why = "not tried, since RabbitMQ is slow; it is tried again"
         try:
             # One connection for a batch: several threads send, and none is left half-open.
             with self._connection() as connection:
                 producer = connection.Producer(exchange=self._exchange)
                 for message in messages:
+                    if time.monotonic() > until:
+                        break
                     done[message.id] = self._send_one(producer, message)
         except Exception as error:  # whatever it is, what was not confirmed is sent again
             why = f"RabbitMQ did not take it: {one_line(error) or type(error).__name__}"

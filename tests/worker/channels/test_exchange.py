@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +44,29 @@ def disabled(number: int = 1, **changed: Any) -> Outgoing:
 
 def taken(queue: Any) -> list[Any]:
     return list(iter(lambda: queue.get(no_ack=True), None))
+
+
+def test_a_slow_batch_ends_in_time(rabbitmq_url: str, queue: Any) -> None:
+    deliveries = channels.Exchange(rabbitmq_url, batch_time=-1).send([disabled(1), disabled(2)])
+    assert [delivery.state for delivery in deliveries] == ["retry", "retry"]
+    assert "RabbitMQ is slow" in (deliveries[0].error or "")
+    assert not taken(queue)
+
+
+def test_a_batch_may_last_for_half_of_the_lease(
+    rabbitmq_url: str, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYTURN_BROKER_URL", rabbitmq_url)
+    monkeypatch.setenv("KEYTURN_STATEMENT_TIMEOUT", "1s")
+    monkeypatch.setenv("KEYTURN_LEASE", "2s")
+    started = time.monotonic()
+    clock = iter([started, started + 0.5, started + 1.5])  # as a machine that is slow has it
+    slow = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("worker.channels.exchange.time", slow)
+    channel = channels.make_channels(load_settings())[EVENTS]
+    deliveries = channel.send([disabled(1), disabled(2)])
+    assert [delivery.state for delivery in deliveries] == ["sent", "retry"]
+    assert len(taken(queue)) == 1
 
 
 def test_each_message_is_one_event_in_order(rabbitmq_url: str, queue: Any) -> None:
