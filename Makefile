@@ -8,22 +8,25 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PROOF := tests/faults tests/model tests/races
 # Against attackers, clumsy hands, other releases; each file with servers of its own. And the bench.
-SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_missing_secret.py \
+SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_many_messages.py \
+    tests/flows/test_missing_secret.py \
     tests/flows/test_upgrade.py tests/models/test_audit_moved.py tests/models/test_grants.py \
     tests/models/test_migrations_under_load.py tests/test_advisories.py tests/test_bench.py \
-    tests/worker/cli/test_db.py tests/worker/test_forged_messages.py \
-    tests/worker/test_permissions.py tests/worker/test_publisher.py tests/worker/test_tls.py \
-    tests/worker/test_watchdog.py
+    tests/worker/cli/test_db.py tests/worker/test_failover.py tests/worker/test_forged_messages.py \
+    tests/worker/test_permissions.py tests/worker/test_publisher.py tests/worker/test_stopping.py \
+    tests/worker/test_tls.py tests/worker/test_watchdog.py
+SAMPLES ?= ../shared/samples
 MINUTES ?= 10
 BROKER ?= valkey
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test siege proof crash-matrix chaos check demo bench lock clean
+.PHONY: help install run test siege proof conformance crash-matrix chaos check demo bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-install: $(INSTALLED) ## set up .venv
+install: $(INSTALLED) ## set up .venv; EXTRAS=1 with what the sinks for Vault and AWS need
+	@test -z "$(EXTRAS)" || $(PIP) $(LOCKED) --requirement requirements-extras.lock
 
 run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
 	@$(BIN)/keyturn up
@@ -36,6 +39,9 @@ siege: $(TESTABLE) ## bad input, forged messages, leaks, permissions, upgrades; 
 
 proof: $(TESTABLE) ## look for unforeseen histories, orders and crashes; part of CI
 	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF) $(ARGS)
+
+conformance: $(TESTABLE) ## real payloads of producers; SAMPLES=../shared/samples names their directory
+	@SAMPLES=$(abspath $(SAMPLES)) $(BIN)/python -m pytest tests/conformance $(ARGS)
 
 crash-matrix: $(TESTABLE) ## break every flow at every point, in every way
 	@$(BIN)/python -m pytest tests/faults --whole -n 2 --maxschedchunk 1 $(ARGS)
@@ -59,14 +65,18 @@ bench: $(TESTABLE) ## measure, and write bench/results.json
 
 lock: ## write the lock files anew (needs uv)
 	uv pip compile pyproject.toml $(COMPILE) --output-file requirements.lock
-	uv pip compile pyproject.toml $(COMPILE) --extra test --constraint requirements.lock \
-	    --output-file requirements-test.lock
+	uv pip compile pyproject.toml $(COMPILE) $(SINKS) --constraint requirements.lock \
+	    --output-file requirements-extras.lock
+	uv pip compile pyproject.toml $(COMPILE) $(SINKS) --extra test \
+	    --constraint requirements-extras.lock --output-file requirements-test.lock
 
 clean: ## remove .venv; the data in .keyturn stays
 	rm -rf $(VENV)
 
 COMPILE := --extra embedded --extra build --universal --python-version 3.11 \
     --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+SINKS := --extra vault --extra aws-secretsmanager
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \

@@ -12,7 +12,20 @@ from rich.console import Console
 
 from worker.logs import configure_logging
 
-from . import backlog, cascade, events, idle, latency, mass, report, resident, sweep, verify
+from . import (
+    backlog,
+    cascade,
+    events,
+    idle,
+    latency,
+    mass,
+    report,
+    resident,
+    rotating,
+    sweep,
+    verify,
+    waves,
+)
 from .rounds import Figures
 from .servers import Servers, started
 from .sizes import QUICK, Sizes
@@ -24,9 +37,11 @@ MEASURES: Final[Mapping[str, Callable[[Servers, Sizes], Figures]]] = {
     "verify": verify.measure,
     "latency": latency.measure,
     "idle": idle.measure,
+    "rotation": rotating.measure,
     "outbox": backlog.measure,
     "memory": resident.measure,
     "mass": mass.measure,
+    "waves": waves.measure,
 }
 RESULTS: Final = Path(__file__).with_name("results.json")
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from typing import Final
 
 import psycopg
@@ -25,30 +24,43 @@ FLOWS: Final = (
     "keys.settle",
     "keys.delete_due",
     "rotations.advance",
+    "rotations.start_due",
+    "upkeep.reseal",
+    "keys.follow_compromises",
+    "keys.tell_refused",
     "outbox.deliver",
     "notices.plan",
     "upkeep.check_invariants",
 )
-RUNS: Final = 20
-ENOUGH: Final = 0.5
-"""A round takes the median of so many runs, or of what runs begin within so many seconds."""
+SETTLED: Final = 12
+"""Runs after which the driver and the server keep to one plan: each decides after five."""
+RUNS: Final = 1_000
+FEWEST: Final = 5
+LONG: Final = 3.0
+"""A side has at least FEWEST runs; more, up to RUNS, where they take no more seconds than LONG."""
 
 
 def measure(servers: Servers, sizes: Sizes) -> Figures:
     """A run that finds nothing, with very many keys against few; every flow, the sweep by its bar.
 
-    Both databases stand on one server at once, and the rounds alternate between them.
+    Both databases stand on one server at once, and have nothing left to write or to clear away.
+    Single runs alternate between them: a run takes a fraction of a millisecond, so that twenty of
+    one side are over before the other side has its turn, and whoever wants a core in that moment
+    makes the difference.
     """
     with ExitStack() as stack:
         sides = {}
         for name, keys in (("few", sizes.few_keys), ("many", sizes.very_many_keys)):
             seed = stack.enter_context(servers.seed(partial(fill, keys=keys)))
             sides[name] = stack.enter_context(_idle(servers, seed))
-        for flow in FLOWS:  # the driver and the server settle on their plans
-            for side in sides.values():
-                seconds_of(flow, side)
+        slowest = {flow: max(_settled(flow, side) for side in sides.values()) for flow in FLOWS}
+        with servers.postgres.connect() as connection:
+            connection.execute("CHECKPOINT")
         found = {
-            flow: _seconds(flow, sides, sizes.rounds * (3 if flow == SWEEP else 1))
+            flow: interleave(
+                max(FEWEST, min(RUNS, int(LONG / slowest[flow]))),
+                {name: partial(seconds_of, flow, side) for name, side in sides.items()},
+            )
             for flow in FLOWS
         }
     ratios = {flow: times["many"] / times["few"] for flow, times in found.items()}
@@ -64,23 +76,22 @@ def _name(flow: str) -> str:
     return flow.replace(".", "_")
 
 
-def _seconds(flow: str, sides: dict[str, Runtime], rounds: int) -> dict[str, float]:
-    return interleave(
-        rounds, {name: partial(seconds_of, flow, side) for name, side in sides.items()}
-    )
+def _settled(flow: str, runtime: Runtime) -> float:
+    """Seconds of a run once the plans are settled, or after LONG seconds."""
+    found: list[float] = []
+    while len(found) < SETTLED and sum(found) < LONG:
+        found.append(seconds_of(flow, runtime))
+    return found[-1]
 
 
 def seconds_of(flow: str, runtime: Runtime) -> float:
     """Seconds of a run's work, without the lease around it: two commits, and they cost the same
     on both sides, so that they would hide what is compared."""
-    found: list[float] = []
-    while len(found) < RUNS and sum(found) < ENOUGH:
-        with timed() as timer:
-            changed = flows()[flow].work(runtime)
-        if changed:
-            raise RuntimeError(f"{flow} was to find nothing, and found {changed}")
-        found.append(timer.seconds)
-    return median(found)
+    with timed() as timer:
+        changed = flows()[flow].work(runtime)
+    if changed:
+        raise RuntimeError(f"{flow} was to find nothing, and found {changed}")
+    return timer.seconds
 
 
 @contextmanager

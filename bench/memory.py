@@ -13,21 +13,26 @@ from tasks import Runtime, flows, run
 from worker.logs import configure_logging
 
 
-def peak_over_idle(url: str, secrets: Path, flow: str) -> float:
-    """Megabytes by which a flow's run raises the resident memory of a fresh process."""
-    command = [sys.executable, "-m", "bench.memory", url, str(secrets), flow]
+def peak_over_idle(url: str, secrets: Path, flow: str, **policy: float) -> float:
+    """Megabytes by which a flow's runs raise the resident memory of a fresh process.
+
+    It runs until it finds nothing more; `policy` are the numbers that are not the defaults.
+    """
+    command = [sys.executable, "-m", "bench.memory", url, str(secrets), flow, json.dumps(policy)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(answer))
 
 
-def main(url: str, secrets: str, name: str) -> None:
-    """The fresh process: connected and warm, then one run; prints megabytes."""
+def main(url: str, secrets: str, name: str, policy: str) -> None:
+    """The fresh process: connected and warm, then the runs; prints megabytes."""
     configure_logging("critical")
     database = Database(url)
-    runtime = Runtime(database, Policy(), Keyring.from_directory(Path(secrets)), {})
+    keyring = Keyring.from_directory(Path(secrets))
+    runtime = Runtime(database, Policy(**json.loads(policy)), keyring, {})
     run(flows()["accounts.apply_events"], runtime)
     idle = _resident_now()
-    run(flows()[name], runtime)
+    while run(flows()[name], runtime):
+        pass
     print(_peak() - idle)
     database.close()
 

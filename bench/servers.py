@@ -61,10 +61,10 @@ class Servers:
             yield self.postgres.url(name)
 
     @contextmanager
-    def runtime(self, url: str) -> Iterator[Runtime]:
+    def runtime(self, url: str, policy: Policy | None = None) -> Iterator[Runtime]:
         """What the worker gives to a task, without channels, and with nobody to ring for."""
         database = Database(url)
-        yield Runtime(database, Policy(), Keyring.from_directory(self.secrets), {})
+        yield Runtime(database, policy or Policy(), Keyring.from_directory(self.secrets), {})
         database.close()
 
     @contextmanager

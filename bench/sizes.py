@@ -23,6 +23,10 @@ class Sizes:
     noop_tasks: int = 5_000
     denials: int = 40
     """Keys that are cut one by one to see how long that takes."""
+    rotations: int = 500
+    """Keys that are rotated from the request to the end."""
+    bulk_keys: int = 10_000
+    """Keys that one plan rotates in waves."""
     few_keys: int = 10_000
     very_many_keys: int = 1_000_000
     """Between these two the cost of what finds nothing to do is compared."""
@@ -46,6 +50,8 @@ QUICK = Sizes(
     accounts=1_000,
     noop_tasks=1_000,
     denials=10,
+    rotations=100,
+    bulk_keys=1_000,
     very_many_keys=100_000,
     mass=5_000,
     very_many_settled=100_000,

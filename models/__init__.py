@@ -7,7 +7,7 @@ from .errors import Misconfigured, NotFound, Refused
 from .key_text import Secret
 from .keyring import Keyring
 from .policy import Policy
-from .recording import Use
+from .recording import Rejected, Reported, Use
 from .rotations import Claimed, Rotation
 from .verification import REASONS, Verdict
 
@@ -22,6 +22,8 @@ __all__ = [
     "NotFound",
     "Policy",
     "Refused",
+    "Rejected",
+    "Reported",
     "Rotation",
     "Secret",
     "TimeUnit",

@@ -1,6 +1,6 @@
 """Accounts and the identities by which producers name them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,9 +8,9 @@ from uuid import UUID
 from .base import Tx
 from .errors import NotFound
 from .events import Subject
-from .identifiers import normalise_email
+from .identifiers import ISSUED, normalise_email, normalised
 
-RECYCLABLE = frozenset({"email", "phone"})
+RECYCLABLE = frozenset({"email", "phone_number"})
 """Formats whose values may come to name another person later."""
 
 
@@ -18,9 +18,14 @@ Identity = tuple[str, str, str]
 """Format, issuer and value: what names an account."""
 
 
-def identity(subject: Subject) -> Identity:
-    """The identity that a subject itself names; its aliases are others."""
-    return subject.format, subject.issuer, subject.value
+def identity(subject: Subject, source: str = "") -> Identity:
+    """The identity that a subject itself names, in its one spelling; its aliases are others.
+
+    What a source names by an id of its own, without an issuer, is that source's. Refused where the
+    value cannot be one of its format.
+    """
+    own = source if subject.format in ISSUED else ""
+    return normalised(subject.format, subject.issuer or own, subject.value)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,31 @@ class Account:
 
 @dataclass(frozen=True)
 class Link:
-    """Which account an identity names, and since when it does."""
+    """Which account an identity names, and from when to when it does."""
 
     account_id: UUID
     format: str
     linked_at: datetime
+    unlinked_at: datetime | None = None
+    id: UUID | None = None
+    linked_by: str | None = None
+    linked_sequence: int | None = None
+    unlinked_by: str | None = None
+    unlinked_sequence: int | None = None
+    replaced: bool = False
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """A name that an account has or had. `linked_by` and `unlinked_by` say who did it, if known."""
+
+    format: str
+    issuer: str
+    value: str
+    linked_at: datetime
+    unlinked_at: datetime | None
+    linked_by: str | None
+    unlinked_by: str | None
 
 
 _SELECT = """
@@ -71,6 +96,11 @@ def find(tx: Tx, name: str) -> Account:
     return Account(**row)
 
 
+def is_held(tx: Tx, account_id: UUID) -> bool:
+    """Whether a hold stands on an account that is known to be there."""
+    return bool(tx.scalar("SELECT held FROM keyturn.accounts WHERE id = :id", id=account_id))
+
+
 def listed(tx: Tx, *, held: bool | None = None, limit: int = 1000) -> list[Account]:
     """Accounts by e-mail address, all or only those that are (or are not) held."""
     where = "" if held is None else "WHERE a.held = :held"
@@ -92,6 +122,35 @@ def identities(tx: Tx, account_id: UUID) -> list[Subject]:
         id=account_id,
     )
     return [Subject(**row) for row in rows]
+
+
+def known_as(tx: Tx, account_id: UUID) -> list[KnownAs]:
+    """Every identity that names an account or has named it, in the order of their links."""
+    rows = tx.rows(
+        """
+        SELECT format, issuer, value, linked_at, unlinked_at, linked_by, unlinked_by
+        FROM keyturn.account_identities WHERE account_id = :id
+        ORDER BY linked_at, unlinked_at NULLS LAST, format, value
+        """,
+        id=account_id,
+    )
+    return [KnownAs(**row) for row in rows]
+
+
+def named_at(links: Sequence[Link], at: datetime) -> Link | None:
+    """Which of the links of one name counts for what happened at `at`.
+
+    It is the one that stood then, of two that met in that instant the later one. Where none did, it
+    is the one that stands now: who made it knew the account by this name before.
+    """
+    stood = [
+        link
+        for link in links
+        if link.linked_at <= at and (link.unlinked_at is None or at <= link.unlinked_at)
+    ]
+    if stood:
+        return max(stood, key=lambda link: (link.linked_at, link.unlinked_at is None))
+    return next((link for link in links if link.unlinked_at is None), None)
 
 
 def resolve(tx: Tx, names: Iterable[Identity]) -> dict[Identity, Link]:
@@ -119,6 +178,41 @@ def resolve(tx: Tx, names: Iterable[Identity]) -> dict[Identity, Link]:
         )
         for row in rows
     }
+
+
+def histories(tx: Tx, names: Iterable[Identity]) -> dict[Identity, list[Link]]:
+    """Every link of each of these identities, past ones too; those that never named anybody are
+    absent."""
+    wanted = list(names)
+    found: dict[Identity, list[Link]] = {}
+    for row in tx.rows(
+        """
+        WITH s (format, issuer, value) AS MATERIALIZED (
+            SELECT * FROM unnest(
+                CAST(:formats AS text[]), CAST(:issuers AS text[]), CAST(:values AS text[]))
+        ), found AS (
+            SELECT i.* FROM keyturn.account_identities i JOIN s USING (format, issuer, value)
+            WHERE i.unlinked_at IS NULL
+            UNION ALL
+            SELECT i.* FROM keyturn.account_identities i JOIN s USING (format, issuer, value)
+            WHERE i.unlinked_at IS NOT NULL
+        )
+        SELECT id, account_id, format, issuer, value, linked_at, unlinked_at, linked_by,
+               linked_sequence, unlinked_by, unlinked_sequence, replaced
+        FROM found
+        UNION ALL
+        SELECT NULL, id, 'account', '', id::text, created_at, NULL, NULL, NULL, NULL, NULL, false
+        FROM keyturn.accounts WHERE id = ANY(CAST(:ids AS uuid[]))
+        """,
+        formats=[format for format, _, _ in wanted],
+        issuers=[issuer for _, issuer, _ in wanted],
+        values=[value for _, _, value in wanted],
+        ids=[value for format, _, value in wanted if format == "account" and _is_uuid(value)],
+    ):
+        facts = dict(row)
+        issuer, value = facts.pop("issuer"), facts.pop("value")
+        found.setdefault((row["format"], issuer, value), []).append(Link(**facts))
+    return found
 
 
 def lock_identities(tx: Tx, names: Iterable[Identity]) -> None:

@@ -1,6 +1,7 @@
 """Keys: issued, found, listed, deleted. A key's text is never here, only its digest."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -43,12 +44,14 @@ class ApiKey:
     expires_at: datetime
     deleted_at: datetime | None
     last_used_at: datetime | None
+    rotation_policy: str | None = None
+    """The policy that was chosen for this key itself."""
 
 
 _SELECT = """
     SELECT k.id, k.name, k.account_id, a.email AS account, k.created_by, k.role, k.hint,
            k.allowed_ips, k.family_id, k.status, k.held, k.version, k.created_at, k.expires_at,
-           k.deleted_at, u.last_used_at
+           k.deleted_at, u.last_used_at, k.rotation_policy
     FROM keyturn.api_keys k
     JOIN keyturn.accounts a ON a.id = k.account_id
     LEFT JOIN keyturn.key_uses u ON u.key_id = k.id
@@ -78,7 +81,7 @@ def create(
             "account_held",
             f"{account.email} is held by {names}: no key can be created until that is lifted",
         )
-    roles.check_grant(tx, creation.role_name, account.role)
+    roles.check_grant(tx, creation.role_name, account_id)
     return issue(
         tx,
         account_id=account_id,
@@ -96,9 +99,9 @@ _ISSUE = """
     WITH issued AS (
         INSERT INTO keyturn.api_keys (
             id, account_id, name, created_by, role, digest, scheme, pepper, hint, allowed_ips,
-            family_id, created_at, expires_at)
+            family_id, created_at, expires_at, rotation_policy)
         VALUES (:id, :account, :name, :created_by, :role, :digest, :scheme, :pepper, :hint,
-            CAST(:ips AS text[]), :family, :now, :now + :validity)
+            CAST(:ips AS text[]), :family, :now, :now + :validity, :rotation_policy)
         RETURNING id, family_id, expires_at
     ), used AS (
         INSERT INTO keyturn.key_uses (key_id) VALUES (:id)
@@ -119,6 +122,7 @@ def issue(
     secret: Secret,
     peppers: Peppers,
     family_id: UUID | None = None,
+    rotation_policy: str | None = None,
 ) -> IssuedKey:
     """Store a new key of a locked account; `family_id` where it succeeds another key."""
     key_id = new_id()
@@ -137,6 +141,7 @@ def issue(
         ips=list(allowed_ips) if allowed_ips else None,
         family=family_id or key_id,
         validity=validity,
+        rotation_policy=rotation_policy,
     )
     assert row is not None
     issued = IssuedKey(**row)
@@ -192,7 +197,8 @@ def by_text(tx: Tx, text: str, peppers: Peppers) -> ApiKey | None:
 
 def locked(tx: Tx, name: str) -> ApiKey:
     """The key of an id, read after its account's row was taken."""
-    holds.lock_accounts(tx, [find(tx, name).account_id])
+    with suppress(ValueError):  # no id: `find` says so
+        holds.lock_owner(tx, UUID(name))
     return find(tx, name)
 
 

@@ -1,20 +1,34 @@
 """The database as the domain sees it: tables, one transaction, one instant."""
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import CursorResult, Engine, MetaData, RowMapping, TextClause, create_engine, text
+from sqlalchemy import (
+    CursorResult,
+    Engine,
+    MetaData,
+    RowMapping,
+    TextClause,
+    TextualSelect,
+    column,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.pool import NullPool
+
+from .forks import begins_anew
 
 SCHEMA = "keyturn"
 
@@ -61,9 +75,28 @@ class Step:
     finished: bool
 
 
+@dataclass
+class _Statement:
+    """A statement, with the columns of its result as soon as they were seen once.
+
+    Told of them, SQLAlchemy does not look them up by name in each result: a third of what reading
+    a wide row costs the process.
+    """
+
+    executable: TextClause | TextualSelect
+
+
 @functools.lru_cache(maxsize=512)
-def _statement(sql: str, bound_now: bool) -> TextClause:
-    return text(sql if bound_now else re.sub(r":now\b", "transaction_timestamp()", sql))
+def _statement(sql: str, bound_now: bool) -> _Statement:
+    return _Statement(text(sql if bound_now else re.sub(r":now\b", "transaction_timestamp()", sql)))
+
+
+@dataclass(frozen=True)
+class Collected:
+    """An INSERT of many rows at once, given as `:rows` in JSON, and the table that it writes."""
+
+    table: str
+    insert: str
 
 
 @dataclass(frozen=True)
@@ -80,13 +113,21 @@ class Tx:
     frozen: datetime | None
     rings: set[str]
     alarms: list[dict[str, object]]
+    _instant: list[datetime] = field(default_factory=list)
+    _waiting: dict[Collected, list[dict[str, Any]]] = field(default_factory=dict)
 
     def execute(self, sql: str, /, **params: Any) -> CursorResult[Any]:
         """Run one statement; its result is read with SQLAlchemy's usual methods."""
+        if self._waiting:
+            self._write([into for into in self._waiting if into.table in sql])
         if self.frozen is not None and ":now" in sql:
             params["now"] = self.frozen
-        result = self.session.execute(_statement(sql, self.frozen is not None), params)
-        assert isinstance(result, CursorResult)
+        statement = _statement(sql, self.frozen is not None)
+        executable = statement.executable
+        result = self.session.connection().execute(executable, params)
+        names = result.keys() if result.returns_rows else ()
+        if names and isinstance(executable, TextClause):
+            statement.executable = executable.columns(*map(column, names))
         return result
 
     def rows(self, sql: str, /, **params: Any) -> Sequence[RowMapping]:
@@ -105,12 +146,37 @@ class Tx:
         """How many rows a statement changed."""
         return self.execute(sql, **params).rowcount
 
+    def add(self, into: Collected, **row: Any) -> None:
+        """Add a row to those that one statement writes: before the commit, a savepoint, and any
+        other statement that names their table, so that nobody sees them late or out of order."""
+        self._waiting.setdefault(into, []).append(row)
+
+    def write_added(self) -> None:
+        """Write what was added up to now."""
+        self._write(list(self._waiting))
+
+    def _write(self, tables: Sequence[Collected]) -> None:
+        for into in tables:
+            rows = self._waiting.pop(into)
+            self.execute(into.insert, rows=json.dumps(rows, default=str))
+
+    def savepoint(self) -> SessionTransaction:
+        """A point to which `undo` returns; what must not be undone any more calls its `commit`."""
+        self.write_added()
+        return self.session.begin_nested()
+
+    def undo(self, savepoint: SessionTransaction) -> None:
+        """Undo everything since a savepoint, and nothing else."""
+        self._waiting.clear()
+        savepoint.rollback()
+
     def now(self) -> datetime:
         """The transaction's instant as a value, for what is decided outside SQL."""
         if self.frozen is not None:
             return self.frozen
-        value: datetime = self.scalar("SELECT transaction_timestamp()")
-        return value
+        if not self._instant:  # it stays the same: asking once is enough
+            self._instant.append(self.scalar("SELECT transaction_timestamp()"))
+        return self._instant[0]
 
     def ring(self, flow: str) -> None:
         """Ask for `flow` to run once this transaction has committed."""
@@ -165,6 +231,13 @@ class Database:
             connect_args=self._connect_args,
             **pool,
         )
+        event.listen(self.engine, "connect", _in_utc)
+
+        begins_anew(self)
+
+    def forget_parent(self) -> None:
+        """See models.forks."""
+        self.engine.dispose(close=False)
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -172,6 +245,8 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             tx = Tx(session, self.clock() if self.clock else None, set(), [])
             yield tx
+            if session.in_transaction():  # the work did not roll it back itself
+                tx.write_added()
         if self.on_alarm:
             for alarm in tx.alarms:
                 self.on_alarm(alarm)
@@ -196,11 +271,20 @@ class Database:
     def connect_autocommit(self) -> psycopg.Connection:
         """A connection of the driver's own, outside of the pool, that commits each statement."""
         _, arguments = self.engine.dialect.create_connect_args(self.engine.url)
-        return psycopg.connect(**{**arguments, **self._connect_args, "autocommit": True})
+        connection = psycopg.connect(**{**arguments, **self._connect_args, "autocommit": True})
+        _in_utc(connection)
+        return connection
 
     def close(self) -> None:
         """Give all connections back to the server."""
         self.engine.dispose()
+
+
+def _in_utc(connection: psycopg.Connection, *_: object) -> None:
+    """Where days have 24 hours. PGTZ in the environment goes before what the options ask for."""
+    if connection.info.parameter_status("TimeZone") != "UTC":
+        connection.execute("SET timezone TO 'UTC'")
+        connection.commit()
 
 
 def sqlstate(error: BaseException) -> str:

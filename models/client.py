@@ -1,21 +1,24 @@
 """The library: what a product does with its keys, in one object."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID
 
-from . import api_keys, creation, holds, key_text, rotations
+from . import accounts, api_keys, compromise, creation, holds, key_text, rotations
 from .api_keys import ApiKey, IssuedKey
 from .base import Database, Tx
+from .compromise import Replacement
 from .creation import TimeUnit
-from .errors import Refused
+from .errors import NotFound, Refused
 from .holds import OPERATOR, Cause
 from .key_text import Secret
 from .keyring import Keyring
 from .policy import Policy
-from .recording import Use, UseRecorder, record
+from .recording import LONGEST_REPORT, Rejected, Reported, Use, UseRecorder, report
 from .rotations import Claimed, Rotation
 from .verification import Verdict, Verifier
 
@@ -113,11 +116,19 @@ class Client:
         )
         return NewKey(issued, secret)
 
-    def get_api_keys(self, include_expired: bool = False) -> list[ApiKey]:
-        """All keys, newest first; without `include_expired` only those whose life has not ended."""
-        return self.database.run(
-            lambda tx: api_keys.listed(tx, include_ended=include_expired, limit=1_000_000)
-        )
+    def get_api_keys(
+        self, include_expired: bool = False, *, user: str | None = None
+    ) -> list[ApiKey]:
+        """All keys, or those of `user` (an account's e-mail address or id), newest first; without
+        `include_expired` only those whose life has not ended. NotFound as `user_unknown`."""
+
+        def read(tx: Tx) -> list[ApiKey]:
+            account_id = None if user is None else accounts.find(tx, user).id
+            return api_keys.listed(
+                tx, account_id=account_id, include_ended=include_expired, limit=1_000_000
+            )
+
+        return self.database.run(read)
 
     def get_api_key(self, api_key_id: object) -> ApiKey | None:
         """The key of an id, or None."""
@@ -133,17 +144,28 @@ class Client:
         where the database does not answer: treat that as a no, or as your own outage.
         """
         if self._verifier is None:
-            self._verifier = Verifier(self.database, self.keyring.peppers)
+            self._verifier = Verifier(self.database, self.keyring.peppers, self.policy.key_prefix)
         self._verifier.peppers = self.keyring.peppers
         verdict, use = self._verifier.verify(text, ip)
         if use is not None and record:
             self._recorder.add(use)
         return verdict
 
-    def report_use(self, uses: Iterable[Use]) -> int:
-        """Record uses that a caching gateway has counted; returns how many keys were written."""
-        reported = list(uses)
-        return self.database.run(lambda tx: record(tx, reported))
+    def report_use(self, uses: Iterable[Use]) -> Reported:
+        """Record uses that a caching gateway has counted, thousands at a time.
+
+        What is wrong with a member is said of it (`rejected`) and stops no other. Times are those
+        of the gateway: older ones take nothing away, one to come counts as now. The same report
+        twice leaves the times as they are; its counts are added twice.
+        """
+        members = list(uses)
+        keys, rejected = 0, list[Rejected]()
+        for start in range(0, len(members), LONGEST_REPORT):
+            part = members[start : start + LONGEST_REPORT]
+            done = self.database.run(lambda tx, part=part: report(tx, part))  # type: ignore[misc]
+            keys += done.keys
+            rejected += [replace(one, position=one.position + start) for one in done.rejected]
+        return Reported(keys, tuple(rejected))
 
     def flush_uses(self) -> None:
         """Write recorded uses now instead of within a second."""
@@ -180,9 +202,10 @@ class Client:
         """Issue the successor of a key, given by its id or its text; the old one goes on working.
 
         Its holder fetches the successor with `claim`. Asked again while the rotation is under way,
-        or with the same `idempotency_key`, it is the same rotation: nothing new is made. Refused
-        as `key_unknown`, `key_deleted`, `key_expired`, `key_held`, `account_held`,
-        `too_short_lived`, `role_not_allowed`.
+        for a key that was rotated, or with the same `idempotency_key`, it is the same rotation:
+        nothing new is made. Refused as `key_unknown`, `key_deleted`, `key_expired`, `key_held`,
+        `account_held`, `too_short_lived`, `role_not_allowed`, and as `too_many_rotations` beyond
+        `rotations_per_key_per_day`.
         """
 
         def request(tx: Tx) -> Rotation:
@@ -194,9 +217,50 @@ class Client:
                 policy=self.policy,
                 sealer=self.keyring.sealer,
                 peppers=self.keyring.peppers,
+                most_a_day=self._most_a_day(),
             )
 
         return self.database.run(request)
+
+    def stop_compromised(self, key: object, reason: str | None = None) -> bool:
+        """Stop a key that others know, given by its id or its text, for good. False where it was.
+
+        What is retired of its family is stopped as well. `replace_compromised` issues its
+        successor. Refused as `key_unknown`, `key_deleted`.
+        """
+
+        def stop(tx: Tx) -> bool:
+            found = api_keys.locked(tx, str(self._named(tx, key)))
+            if found.deleted_at is not None:
+                raise Refused("key_deleted", f"key {found.id} was deleted: it works no more")
+            cause = Cause(source=OPERATOR, kind=compromise.KIND, actor=self.actor, reason=reason)
+            return compromise.stop(tx, found.id, cause, issue=True, policy=self.policy)
+
+        return self.database.run(stop)
+
+    def replace_compromised(self, key: object) -> Replacement:
+        """The successor of a key that `stop_compromised` stopped, and its text: this once.
+
+        For an operator, who hands it to the key's holder: the old key proves nothing any more.
+        Asked again there is no second successor: `already_handed_over`. Refused as that, and as
+        `not_compromised`, `already_replaced` (a successor is in use and works on),
+        `account_held` (it is issued once the account is enabled), `key_deleted`, `key_expired`,
+        `too_short_lived`, `role_not_allowed`. Whatever it says, the key stays stopped.
+        """
+
+        key_id, keyring = self.database.run(lambda tx: self._named(tx, key)), self.keyring
+        self.database.run(
+            lambda tx: compromise.follow(
+                tx,
+                key_id,
+                policy=self.policy,
+                sealer=keyring.sealer,
+                peppers=keyring.peppers,
+            )
+        )
+        return self.database.run(
+            lambda tx: compromise.fetch(tx, key_id, actor=self.actor, sealer=keyring.sealer)
+        )
 
     def claim(self, old_text: str) -> Claimed:
         """The successor's text, once, for whoever holds the old key.
@@ -214,17 +278,33 @@ class Client:
                 peppers=self.keyring.peppers,
             )
         )
-        if isinstance(outcome, Refused):  # returned, not raised: what it left behind is committed
-            raise outcome
-        return outcome
+        if isinstance(outcome, Claimed):
+            return outcome
+        raise outcome  # returned, not raised: what it left behind is committed
 
     def _named(self, tx: Tx, key: object) -> Any:
-        if isinstance(key, str) and key_text.parse(key) is not None:
-            found = api_keys.by_text(tx, key, self.keyring.peppers)
-            if found is None:
-                raise Refused("key_unknown", "no key has this text")
+        # It may be a text with a typo, which no error repeats.
+        unknown = NotFound("key_unknown", "this is neither a key's id nor a key's text")
+        try:
+            key_id = UUID(str(key))
+        except ValueError:
+            pass
+        else:
+            try:
+                return api_keys.find(tx, str(key_id)).id
+            except NotFound as error:  # the text of an imported key may look like an id
+                unknown = error
+        secret = key_text.read(key, self.policy.key_prefix)
+        found = secret and api_keys.by_text(tx, secret.reveal(), self.keyring.peppers)
+        if found:
             return found.id
-        return api_keys.find(tx, str(key)).id
+        if key_text.parse(key):
+            raise NotFound("key_unknown", "no key has this text")
+        raise unknown
+
+    def _most_a_day(self) -> int | None:
+        """How many new rotations of a key this caller may ask for in a day; None for any number."""
+        return self.policy.rotations_per_key_per_day
 
     def _on_key(self, api_key_id: object, work: Callable[[Tx, ApiKey], bool]) -> bool:
         return self.database.run(lambda tx: work(tx, api_keys.locked(tx, str(api_key_id))))

@@ -3,28 +3,31 @@
 from . import api_keys, audit, holds
 from .base import Step, Tx
 from .policy import Policy
-from .tables import KEY_STATUS, one_of
+from .tables import DELETION_OPEN
 
-# Where nothing is left to delete, the status lets the index say so: the keys of accounts that were
-# deleted long ago are not read again by every run.
-_DUE_ACCOUNTS = f"""
-    SELECT DISTINCT h.account_id FROM keyturn.holds h
-    WHERE h.kind = 'deleted' AND h.lifted_at IS NULL AND NOT h.confirm
-      AND h.placed_at <= :now - :delay
-      AND EXISTS (SELECT FROM keyturn.api_keys k
-                  WHERE k.account_id = h.account_id AND k.deleted_at IS NULL
-                    AND k.{one_of("status", tuple(s for s in KEY_STATUS if s != "deleted"))})
-    LIMIT 100
-"""
+_DUE = f"{DELETION_OPEN} AND h.placed_at <= :now - :delay"
+ACCOUNTS = 100
+"""Accounts that one transaction locks."""
 
 
 def step(tx: Tx, policy: Policy) -> Step:
     """Delete one batch of keys of accounts whose hold `deleted` has stood for its whole delay.
 
     A hold of a source that cut unusually many accounts waits until an operator confirms it
-    (rule 2.8). The hold is read again under the account's lock: it may have been lifted.
+    (rule 2.8). The hold is read again under the account's lock: it may have been lifted. One of
+    which nothing is left to delete is carried out, and no run looks at it again: keys cannot be
+    added while it stands.
     """
-    found = list(tx.execute(_DUE_ACCOUNTS, delay=policy.deletion_delay).scalars())
+    found = list(
+        tx.execute(
+            f"""
+            SELECT h.account_id FROM keyturn.holds h WHERE {_DUE}
+            ORDER BY h.placed_at LIMIT :accounts
+            """,
+            delay=policy.deletion_delay,
+            accounts=ACCOUNTS,
+        ).scalars()
+    )
     if not found:
         return Step(0, finished=True)
     holds.lock_accounts(tx, found)
@@ -32,8 +35,8 @@ def step(tx: Tx, policy: Policy) -> Step:
         tx.execute(
             f"""
             SELECT k.id FROM keyturn.api_keys k
-            WHERE k.account_id IN ({_DUE_ACCOUNTS}) AND k.account_id = ANY(:locked)
-              AND k.deleted_at IS NULL
+            WHERE k.account_id = ANY(:locked) AND k.deleted_at IS NULL
+              AND EXISTS (SELECT FROM keyturn.holds h WHERE h.account_id = k.account_id AND {_DUE})
             ORDER BY k.id LIMIT :batch
             """,
             delay=policy.deletion_delay,
@@ -42,7 +45,16 @@ def step(tx: Tx, policy: Policy) -> Step:
         ).scalars()
     )
     deleted = api_keys.delete_all(tx, ids, actor="keyturn", why="account_deleted", policy=policy)
-    return Step(deleted, finished=not ids)
+    if len(ids) < policy.settle_batch:
+        tx.execute(
+            f"""
+            UPDATE keyturn.holds h SET carried_out_at = :now
+            WHERE h.account_id = ANY(:locked) AND {_DUE}
+            """,
+            delay=policy.deletion_delay,
+            locked=found,
+        )
+    return Step(deleted, finished=False)
 
 
 def unconfirmed(tx: Tx, source: str) -> list[str]:

@@ -85,7 +85,10 @@ class Subject(BaseModel):
     """Whom an event is about: one name of an account, and other names that the message carried.
 
     `format` is `email` (normalised, issuer empty), `opaque` (the producer's own id; the adapter
-    leaves `issuer` empty and the intake fills in its source) or `account` (our own account id).
+    leaves `issuer` empty and the intake fills in its source), `account` (our own account id),
+    `iss_sub` (a subject of that issuer, without the issuer's trailing slash), `phone_number`
+    (E.164), `uri`, `external_id` (the id that a SCIM client gave), or `tenant` (the event is about
+    every account of this tenant, whoever joins later too).
     `aliases` are tried in their order, only where `value` is not known.
     """
 
@@ -103,6 +106,8 @@ class AccountEvent(BaseModel):
     `occurred_at` is the producer's time, in UTC, or None where the message holds none; it is never
     the time of receipt. `actor` is for information only: it is never the subject. `key_digest` is
     what a leak report names its key by: SHA-256 of the key's text, in hexadecimal digits.
+    `identity_changed` says that `subject` names its account no longer, and `new_subject` does
+    from now on; without a `new_subject` the name belongs to somebody else, or to nobody.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +115,7 @@ class AccountEvent(BaseModel):
     action: Action
     certainty: Certainty = Certainty.TRANSITION
     subject: Subject | None = None
+    new_subject: Subject | None = None
     key_digest: KeyDigest | None = None
     occurred_at: Moment | None = None
     sequence: Annotated[int, Field(ge=0, le=MAX_SEQUENCE)] | None = None
@@ -136,6 +142,8 @@ class AccountEvent(BaseModel):
                 raise ValueError("a report of a leaked key needs the digest of its text")
         elif self.action is not Action.NONE and self.subject is None:
             raise ValueError("an event with an effect needs a subject")
+        if self.new_subject is not None and self.action is not Action.IDENTITY_CHANGED:
+            raise ValueError("only a change of identity has a new subject")
         return self
 
 
@@ -179,6 +187,7 @@ class KeyEvent(StrEnum):
     EXPIRED = "key.expired"
     ROTATED = "key.rotated"
     DELETED = "key.deleted"
+    SEALED = "key.sealed"
 
 
 def outgoing(

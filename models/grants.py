@@ -20,52 +20,70 @@ INTAKE: Final = "keyturn_intake"
 OPS: Final = "keyturn_ops"
 VERIFY: Final = "keyturn_verify"
 ROLES: Final[Mapping[str, str]] = {
-    WORKER: "worker and beat: run the flows; make no account and no key",
+    WORKER: "worker and beat: run the flows; make no account, and no key but a successor",
     INTAKE: "the intake process: stores what comes in, and reads none of it back",
     OPS: "operators, and products that create and rotate keys",
     VERIFY: "products that only verify keys and record their use",
 }
 """The group roles, and whom each is for."""
 
-_CUT: Final = "UPDATE (held, status, version, deleted_at)"
 # What a purge empties, too.
 _CUT_AND_PURGE: Final = (
     "UPDATE (held, status, version, deleted_at, name, created_by, hint, allowed_ips)"
 )
+_RECORD: Final = (
+    "UPDATE (first_used_at, last_used_at, uses, last_ip, refused_at, refused_uses, refused_ip)"
+)
+_RENAME: Final = "UPDATE (linked_at, unlinked_at, unlinked_by, unlinked_sequence, replaced)"
 _SCHEDULE: Final = "SELECT, INSERT, UPDATE"
 
 GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
     "accounts": {
         WORKER: "SELECT, UPDATE (held, unsettled)",
-        OPS: "SELECT, INSERT, UPDATE (held, unsettled)",
+        OPS: "SELECT, INSERT, UPDATE (name, held, unsettled, public_key, rotation_policy)",
         VERIFY: "SELECT (id, email, held)",
     },
-    "account_identities": {WORKER: "SELECT", OPS: "SELECT, INSERT"},
+    "account_identities": {WORKER: f"SELECT, INSERT, {_RENAME}", OPS: f"SELECT, INSERT, {_RENAME}"},
     "roles": {WORKER: "SELECT", OPS: "SELECT", VERIFY: "SELECT (name, permissions)"},
     "api_keys": {
-        WORKER: f"SELECT, {_CUT_AND_PURGE}",
-        OPS: f"SELECT, INSERT, {_CUT}",
-        VERIFY: "SELECT (id, account_id, role, digest, allowed_ips, held, status, expires_at,"
-        " deleted_at)",
+        WORKER: f"SELECT, INSERT, {_CUT_AND_PURGE}",
+        OPS: "SELECT, INSERT, UPDATE (held, status, version, deleted_at, rotation_policy)",
+        VERIFY: "SELECT (id, account_id, role, digest, allowed_ips, held, status, created_at,"
+        " expires_at, deleted_at)",
     },
     "key_uses": {
-        WORKER: "SELECT, DELETE",
-        OPS: "SELECT, INSERT, UPDATE (first_used_at, last_used_at, uses, last_ip)",
-        VERIFY: "SELECT, UPDATE (first_used_at, last_used_at, uses, last_ip)",
+        WORKER: "SELECT, INSERT, UPDATE (refused_told_at), DELETE",
+        OPS: f"SELECT, INSERT, {_RECORD}",
+        VERIFY: f"SELECT, {_RECORD}",
     },
+    "compromises": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
     "holds": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
-    "rotations": {WORKER: "SELECT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
-    "notices": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT"},
+    "rotations": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
+    "hand_overs": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
+    "rotation_schedule": {
+        WORKER: "SELECT, INSERT, UPDATE, DELETE",
+        OPS: "SELECT, INSERT, UPDATE",
+    },
+    "operations": {WORKER: "SELECT, UPDATE, DELETE", OPS: "SELECT, INSERT, UPDATE"},
+    "operation_keys": {WORKER: "SELECT, UPDATE", OPS: "SELECT, INSERT, UPDATE"},
+    "operation_pace": {WORKER: "SELECT, INSERT, UPDATE"},
+    "notices": {WORKER: "SELECT, INSERT, UPDATE", OPS: "SELECT, INSERT"},
     "inbox": {
         WORKER: "SELECT, INSERT, UPDATE, DELETE",
         INTAKE: "INSERT",
         OPS: "SELECT, INSERT, UPDATE",
     },
+    "source_silences": {WORKER: "SELECT, INSERT, UPDATE, DELETE", OPS: "SELECT"},
     "inbox_keys": {WORKER: "SELECT, INSERT", INTAKE: "SELECT, INSERT", OPS: "SELECT, INSERT"},
     "outbox": {WORKER: "SELECT, INSERT, UPDATE, DELETE", OPS: "SELECT, INSERT"},
     "audit": {WORKER: "SELECT, INSERT", OPS: "SELECT, INSERT"},
     "audit_seals": {WORKER: "SELECT, INSERT", OPS: "SELECT"},
-    "schedule_runs": {WORKER: _SCHEDULE, INTAKE: _SCHEDULE, OPS: _SCHEDULE},
+    "schedule_runs": {
+        WORKER: _SCHEDULE,
+        INTAKE: _SCHEDULE,
+        OPS: _SCHEDULE,
+        VERIFY: "SELECT (job)",
+    },
     "alembic_version": {WORKER: "SELECT", INTAKE: "SELECT", OPS: "SELECT"},
     "audit_id_seq": {},
     "inbox_id_seq": {},

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from . import api_keys, holds, outbox
+from . import api_keys, holds, outbox, roles
 from .base import Tx
 from .errors import NotFound, Refused
-from .key_text import Peppers, Secret, parse
+from .key_text import Peppers, Secret, read
 from .policy import Policy
-from .rotation_rules import Cancel, Rotation, decide
-from .rotation_steps import mail, note, select
-from .sealing import Sealed, Sealer
+from .rotation_mails import mail
+from .rotation_rows import select
+from .rotation_rules import UNREADABLE, Cancel, Rotation, decide
+from .rotation_steps import note
+from .sealing import BrokenSeal, Sealed, Sealer, UnknownKek
 
 ALARM_PAUSE = timedelta(hours=1)
 """Each try of a script that claims again and again is audited; its owner gets one mail an hour."""
@@ -32,15 +34,16 @@ class Claimed:
 
 def claim(
     tx: Tx, old_text: str, *, actor: str, policy: Policy, sealer: Sealer, peppers: Peppers
-) -> Claimed | Refused:
+) -> Claimed | Refused | UnknownKek | BrokenSeal:
     """The successor's text for whoever holds the old key; it is gone from here with the commit.
 
-    A refusal is returned and not raised, since an alarm about a second claim must be committed:
-    `key_unknown`, `no_rotation`, `rotation_cancelled`, `secret_gone`, `already_claimed`,
-    `key_deleted`, `key_compromised`, `account_held`. Raises what `Sealer.open` raises.
+    What speaks against it is returned and not raised, since what it leaves behind must be
+    committed, such as an alarm about a second claim: `key_unknown`, `no_rotation`,
+    `rotation_cancelled`, `secret_gone`, `already_claimed`, `key_deleted`, `key_compromised`,
+    `account_held`, `role_not_allowed`; or that the secret does not open, which leaves it there.
     """
-    parsed = parse(old_text)
-    key = parsed and api_keys.by_text(tx, parsed.secret.reveal(), peppers)
+    secret = read(old_text, policy.key_prefix)
+    key = secret and api_keys.by_text(tx, secret.reveal(), peppers)
     if not key:
         return NotFound(
             "key_unknown",
@@ -48,7 +51,10 @@ def claim(
         )
     holds.lock_accounts(tx, [key.account_id])
     found = select(
-        tx, "r.old_key_id = :key ORDER BY r.issued_at DESC, r.id DESC LIMIT 1", key=key.id
+        tx,
+        "r.old_key_id = :key AND r.reissued_as IS NULL"
+        " ORDER BY r.issued_at DESC, r.id DESC LIMIT 1",
+        key=key.id,
     )
     if not found:
         return Refused(
@@ -56,9 +62,9 @@ def claim(
             f"key {key.id} has no successor; `keyturn keys rotate {key.id}` makes one",
         )
     rotation = found[0]
-    refusal = _refusal(rotation, policy, tx.now())
+    refusal = _refusal(rotation, policy, tx.now()) or _not_allowed(tx, rotation)
     if refusal is None:
-        return _hand_over(tx, rotation, actor, sealer)
+        return _claimed(tx, rotation, actor, sealer)
     if refusal.code == "already_claimed":
         _alarm(tx, rotation, actor)
     return refusal
@@ -71,7 +77,8 @@ def _refusal(rotation: Rotation, policy: Policy, now: datetime) -> Refused | Non
         return Refused(
             "already_claimed",
             f"the new key was fetched before, at {rotation.claimed_at:%Y-%m-%d %H:%M} UTC, and is"
-            " shown once only; if that was not you, tell your operators at once",
+            " shown once only; if that was not you, tell your operators at once; if its text was"
+            f" lost, an operator runs `keyturn rotations reissue {rotation.id}`",
         )
     unfit = _unfit(rotation)
     if unfit is not None or reason is None:
@@ -100,34 +107,32 @@ def _unfit(rotation: Rotation) -> Refused | None:
 def _gone(rotation: Rotation) -> Refused:
     return Refused(
         "secret_gone",
-        "the new key is in use already and its text is kept no more; if you do not have it,"
-        f" ask an operator to cancel rotation {rotation.id} and to rotate again",
+        "the new key is in use already and its text is kept no more; if you do not have it, tell"
+        f" your operators at once: `keyturn rotations show {rotation.id}`",
     )
 
 
-def _hand_over(tx: Tx, rotation: Rotation, actor: str, sealer: Sealer) -> Claimed | Refused:
-    row = tx.row(
-        """
-        WITH kept AS (SELECT id, sealed, sealed_kek FROM keyturn.rotations WHERE id = :id)
-        UPDATE keyturn.rotations r
-        SET claimed_at = :now, sealed = NULL, sealed_kek = NULL, next_check_at = :old_end
-        FROM kept
-        WHERE r.id = kept.id AND r.state = 'issued' AND r.claimed_at IS NULL
-          AND r.sealed IS NOT NULL
-        RETURNING kept.sealed, kept.sealed_kek
-        """,
-        id=rotation.id,
-        old_end=rotation.old_expires_at,
-    )
-    if row is None:
+def _not_allowed(tx: Tx, rotation: Rotation) -> Refused | None:
+    """Roles may have been narrowed since issue: nobody is handed more than they would be now."""
+    try:
+        roles.check_grant(tx, rotation.role, rotation.account_id)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def _claimed(
+    tx: Tx, rotation: Rotation, actor: str, sealer: Sealer
+) -> Claimed | Refused | UnknownKek | BrokenSeal:
+    try:
+        secret = hand_over(
+            tx, rotation, actor=actor, sealer=sealer, why="by the holder of the old key"
+        )
+    except (UnknownKek, BrokenSeal) as error:
+        _unreadable(tx, rotation, actor, error)
+        return error
+    if secret is None:
         return _gone(rotation)
-    secret = sealer.open(
-        Sealed(row["sealed_kek"], row["sealed"]),
-        key_id=rotation.new_key_id,
-        account_id=rotation.account_id,
-        rotation_id=rotation.id,
-    )
-    note(tx, rotation, "claimed", actor=actor, why="by the holder of the old key")
     return Claimed(
         secret=secret,
         rotation_id=rotation.id,
@@ -137,6 +142,50 @@ def _hand_over(tx: Tx, rotation: Rotation, actor: str, sealer: Sealer) -> Claime
         old_key_id=rotation.old_key_id,
         old_expires_at=rotation.old_expires_at,
     )
+
+
+def hand_over(tx: Tx, rotation: Rotation, *, actor: str, sealer: Sealer, why: str) -> Secret | None:
+    """Take the sealed text out of a rotation of a locked account; None where it is gone.
+
+    Raises UnknownKek and BrokenSeal, and has changed nothing then.
+    """
+    row = tx.row(
+        "SELECT sealed, sealed_kek FROM keyturn.rotations WHERE id = :id AND sealed IS NOT NULL",
+        id=rotation.id,
+    )
+    if row is None:
+        return None
+    secret = sealer.open(
+        Sealed(row["sealed_kek"], row["sealed"]),
+        key_id=rotation.new_key_id,
+        account_id=rotation.account_id,
+        rotation_id=rotation.id,
+    )
+    taken = tx.count(
+        """
+        UPDATE keyturn.rotations
+        SET claimed_at = :now, sealed = NULL, sealed_kek = NULL, next_check_at = :old_end,
+            blocked_reason = NULL
+        WHERE id = :id AND state = 'issued' AND claimed_at IS NULL AND sealed IS NOT NULL
+        """,
+        id=rotation.id,
+        old_end=rotation.old_expires_at,
+    )
+    if not taken:
+        return None
+    note(tx, rotation, "claimed", actor=actor, why=why)
+    return secret
+
+
+def _unreadable(tx: Tx, rotation: Rotation, actor: str, error: Exception) -> None:
+    """The secret stays, for a key-encryption key can be brought back; the rotation says so."""
+    tx.execute(
+        "UPDATE keyturn.rotations SET blocked_reason = :reason WHERE id = :id",
+        id=rotation.id,
+        reason=UNREADABLE,
+    )
+    if rotation.blocked_reason != UNREADABLE:
+        note(tx, rotation, UNREADABLE, actor=actor, why=type(error).__name__)
 
 
 def _alarm(tx: Tx, rotation: Rotation, actor: str) -> None:

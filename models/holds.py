@@ -1,6 +1,6 @@
 """Holds: what stops an account or a key, per (source, kind). Lifting one lifts nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -73,6 +73,15 @@ def lock_accounts(tx: Tx, ids: Iterable[UUID]) -> None:
     )
 
 
+def lock_owner(tx: Tx, key_id: UUID) -> None:
+    """The same for the account of a key, if there is such a key."""
+    tx.execute(
+        "SELECT FROM keyturn.accounts"
+        " WHERE id = (SELECT account_id FROM keyturn.api_keys WHERE id = :key) FOR NO KEY UPDATE",
+        key=key_id,
+    )
+
+
 def refresh_accounts(tx: Tx, ids: Sequence[UUID]) -> int:
     """Set `held` of locked accounts from their holds; those that changed want settling."""
     changed = tx.count(
@@ -93,24 +102,38 @@ def refresh_accounts(tx: Tx, ids: Sequence[UUID]) -> int:
 
 def place(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
     """Place a hold on a locked account, or on a key of one. False where it stood already."""
-    placed = tx.count(
+    return bool(place_alike(tx, {target: cause}, policy))
+
+
+def place_alike(tx: Tx, wanted: Mapping[Target, Cause], policy: Policy) -> int:
+    """Place holds, all on accounts or all on keys, that differ only in what they are on and why.
+
+    Returns how many did not stand already.
+    """
+    target, cause = next(iter(wanted.items()))
+    placed = tx.execute(
         f"""
         INSERT INTO keyturn.holds (id, {target.column}, source, kind, placed_at, reason)
-        VALUES (:id, :target, :source, :kind, :now, :reason)
+        SELECT w.id, w.target, :source, :kind, :now, w.reason
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:targets AS uuid[]), CAST(:reasons AS text[]))
+             AS w (id, target, reason)
         ON CONFLICT ({target.column}, source, kind) WHERE {target.column} IS NOT NULL
         DO UPDATE SET placed_at = :now, lifted_at = NULL, reason = excluded.reason,
             confirm = false, confirmed_at = NULL
         WHERE keyturn.holds.placed_at IS NULL OR keyturn.holds.lifted_at IS NOT NULL
+        RETURNING {target.column}
         """,
-        id=new_id(),
-        target=target.id,
+        ids=[new_id() for _ in wanted],
+        targets=[one.id for one in wanted],
         source=cause.source,
         kind=cause.kind,
-        reason=cause.reason,
-    )
-    if placed:
-        _changed(tx, "placed", target, cause, policy)
-    return bool(placed)
+        reasons=[one.reason for one in wanted.values()],
+    ).scalars()
+    ids = set(placed)
+    changed = {one: why for one, why in wanted.items() if one.id in ids}
+    if changed:
+        _changed(tx, "placed", changed, policy)
+    return len(changed)
 
 
 def lift(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
@@ -126,25 +149,32 @@ def lift(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
         kind=cause.kind,
     )
     if lifted:
-        _changed(tx, "lifted", target, cause, policy)
+        _changed(tx, "lifted", {target: cause}, policy)
     return bool(lifted)
 
 
-def _changed(tx: Tx, verb: str, target: Target, cause: Cause, policy: Policy) -> None:
-    what = f"{cause.source}/{cause.kind}"
-    why = what if cause.reason is None else f"{what}: {cause.reason}"
-    account_id, key_id = (target.id, None) if target.column == "account_id" else (None, target.id)
-    audit.record(tx, cause.actor, f"hold.{verb}", account_id=account_id, key_id=key_id, why=why)
-    if account_id:
-        refresh_accounts(tx, [account_id])
-    if key_id:
+def _changed(tx: Tx, verb: str, changed: Mapping[Target, Cause], policy: Policy) -> None:
+    """Write down holds that are alike, and let what they are on follow them."""
+    accounts, keys = list[UUID](), list[UUID]()
+    for target, cause in changed.items():
+        what = f"{cause.source}/{cause.kind}"
+        why = what if cause.reason is None else f"{what}: {cause.reason}"
+        if target.column == "account_id":
+            audit.record(tx, cause.actor, f"hold.{verb}", account_id=target.id, why=why)
+            accounts.append(target.id)
+        else:
+            audit.record(tx, cause.actor, f"hold.{verb}", key_id=target.id, why=why)
+            keys.append(target.id)
+    if accounts:
+        refresh_accounts(tx, accounts)
+    if keys:
         tx.execute(
             """
             UPDATE keyturn.api_keys k SET held = EXISTS (
                 SELECT FROM keyturn.holds h
                 WHERE h.key_id = k.id AND h.placed_at IS NOT NULL AND h.lifted_at IS NULL
-            ) WHERE id = :key
+            ) WHERE id = ANY(:keys)
             """,
-            key=key_id,
+            keys=keys,
         )
-        settle.keys(tx, [key_id], actor=cause.actor, why=what, policy=policy)
+        settle.keys(tx, keys, actor=cause.actor, why=what, policy=policy)

@@ -18,8 +18,65 @@ MAX_EMAIL = 254
 MAX_LOCAL_PART = 64
 """Octets before the @ (RFC 5321, section 4.5.3.1.1)."""
 
+ISSUED = frozenset({"opaque", "external_id"})
+"""Formats whose values belong to the source that gives them: it is their issuer."""
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_PHONE_SIGNS = re.compile(r"[\s().\-/\u00a0]")
 _DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _NEVER_IN_LOCAL_PART = set('()<>[]:;,\\"@')
+
+
+def normalised(format: str, issuer: str, value: str) -> tuple[str, str, str]:
+    """A name of an account in the one spelling that is stored and compared.
+
+    Only an `iss_sub` and the formats of ISSUED have an issuer. Refused (`email_invalid`,
+    `phone_invalid`) where the value cannot be one of its format.
+    """
+    match format:
+        case "email":
+            return format, "", normalise_email(value)
+        case "phone_number":
+            return format, "", normalise_phone(value)
+        case "uri":
+            return format, "", normalise_uri(value)
+        case "account":
+            return format, "", value.strip().lower()
+        case "iss_sub":
+            return format, normalise_issuer(issuer), value
+    return format, issuer, value
+
+
+def normalise_phone(text: str) -> str:
+    """A telephone number in E.164, `+` first; refused with `phone_invalid`, without repeating it.
+
+    Signs between the digits are dropped, and `00` before the country counts as `+`.
+    """
+    number = _PHONE_SIGNS.sub("", text.strip())
+    if number.startswith("00"):
+        number = "+" + number[2:]
+    if not _E164.fullmatch(number):
+        raise Refused("phone_invalid", "not a phone number in E.164; send it like +4915112345678")
+    return number
+
+
+def normalise_issuer(text: str) -> str:
+    """An issuer as it is compared: without space around it, and without slashes at its end."""
+    return text.strip().rstrip("/")
+
+
+def normalise_uri(text: str) -> str:
+    """Schemes and hosts are the same in any case of letters; the rest of a URI is not."""
+    scheme, colon, rest = text.strip().partition(":")
+    if not colon:
+        return text.strip()
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        return f"{scheme.lower()}://{host.lower()}{slash}{path}"
+    if scheme.lower() == "acct":
+        user, at, host = rest.rpartition("@")
+        return f"acct:{user}{at}{host.lower()}"
+    return f"{scheme.lower()}:{rest}"
 
 
 def normalise_email(text: str) -> str:

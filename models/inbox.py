@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from . import audit
+from . import accounts, audit
 from .base import Tx
 from .errors import NotFound, Refused
-from .event_order import KIND
 from .events import RESTRICTIVE, AccountEvent, Action, Certainty, Subject, content_hash, dedup_key
 from .policy import Policy
 
@@ -73,9 +72,20 @@ def accept(tx: Tx, source: Source, received: Sequence[Received]) -> Counter[str]
         stored.append(row)
     if stored:
         _insert(tx, stored)
+        _tell_of_pauses(tx, stored)
     if counts["received"] or counts["conflict"]:
         tx.ring("accounts.apply_events")
     return counts
+
+
+def _tell_of_pauses(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A stream that its transmitter has paused brings nobody's events any more."""
+    for row in rows:
+        paused = (row.get("raw_type") or "").endswith("/stream-updated") and row[
+            "state"
+        ] == "parked"
+        if paused:
+            tx.alarm("stream_paused", source=row["source"], why=row["why"])
 
 
 def _row(source: Source, item: Received) -> dict[str, Any]:
@@ -89,8 +99,10 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
             "body": b64encode(item.body[:MAX_KEPT_BODY]).decode(),
         }
     event = item.content
-    state, reason = _first_state(source, event.action, event.certainty)
     subjects = _subjects(event.subject, source.name)
+    state, reason = _first_state(source, event.action, event.certainty, tenant=_is_tenant(subjects))
+    new_subject = next(iter(_subjects(event.new_subject, source.name)), None)
+    named = [*subjects, new_subject] if new_subject else subjects
     return common | {
         "dedup_key": dedup_key(event, item.delivery_id),
         "hash": content_hash(event).hex(),
@@ -104,37 +116,50 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
         "occurred_at": event.occurred_at.isoformat() if event.occurred_at else None,
         "sequence": event.sequence,
         "subject": subjects,
-        "subject_value": [subject["value"] for subject in subjects],
+        "subject_value": list(dict.fromkeys(subject["value"] for subject in named)),
+        "new_subject": new_subject,
         "key_digest": event.key_digest,
         "why": event.reason,
         "actor": event.actor,
     }
 
 
-def _first_state(source: Source, action: Action, certainty: Certainty) -> tuple[str, str | None]:
+def _first_state(
+    source: Source, action: Action, certainty: Certainty, *, tenant: bool
+) -> tuple[str, str | None]:
     if certainty is Certainty.HINT:
         return "parked", "hint: something may have changed; look at the account at the producer"
     if action is Action.NONE:
         return "ignored", "no_effect: this type of event says nothing about an account's state"
     if action not in source.actions:
         return "parked", f"not_trusted: source {source.name!r} may not say {action!s}"
-    if action not in KIND:
-        return "parked", f"not_supported: nothing is done yet about {action!s}"
+    if tenant:
+        return "parked", (
+            "not_supported: it is about a whole tenant, and nothing is done about that yet; look "
+            "at the tenant's accounts yourself"
+        )
     return "received", None
 
 
+def _is_tenant(subjects: Sequence[Mapping[str, str]]) -> bool:
+    return any(subject["format"] == "tenant" for subject in subjects)
+
+
 def _subjects(subject: Subject | None, source: str) -> list[dict[str, str]]:
-    """The names of the event's account, best first; an issuer left open is the source itself."""
+    """The names of the event's account, best first, each in the one spelling that links have."""
     if subject is None:
         return []
     return [
-        {
-            "format": one.format,
-            "issuer": one.issuer or (source if one.format == "opaque" else ""),
-            "value": one.value,
-        }
+        dict(zip(("format", "issuer", "value"), _identity(one, source), strict=True))
         for one in (subject, *subject.aliases)
     ]
+
+
+def _identity(subject: Subject, source: str) -> accounts.Identity:
+    try:
+        return accounts.identity(subject, source)
+    except Refused:  # no such address: it names nobody, and the event is kept all the same
+        return subject.format, subject.issuer, subject.value
 
 
 def _remember(tx: Tx, source: str, keys: Sequence[tuple[str, str]]) -> list[str]:
@@ -200,20 +225,22 @@ def _insert(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
         """
         INSERT INTO keyturn.inbox (
             source, provider, state, reason, urgent, action, certainty, raw_type, event_id,
-            occurred_at, sequence, subject, subject_value, key_digest, why, actor, conflict,
-            headers, body, received_at, finished_at, next_attempt_at)
+            occurred_at, sequence, subject, subject_value, new_subject, key_digest, why, actor,
+            conflict, headers, body, received_at, finished_at, next_attempt_at)
         SELECT source, provider, state, reason, coalesce(urgent, false), action, certainty,
-            raw_type, event_id, occurred_at, sequence, subject, subject_value, key_digest, why,
-            actor, conflict, CASE WHEN state = 'rejected' THEN headers END, decode(body, 'base64'),
+            raw_type, event_id, occurred_at, sequence, subject, subject_value, new_subject,
+            key_digest, why, actor, conflict, CASE WHEN state = 'rejected' THEN headers END,
+            decode(body, 'base64'),
             :now + n * interval '1 microsecond', CASE WHEN state = 'ignored' THEN :now END, :now
         FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS (
             source text, provider text, state text, reason text, urgent boolean, action text,
             certainty text, raw_type text, event_id text, occurred_at timestamptz,
-            sequence bigint, subject jsonb, subject_value text[], key_digest text, why text,
-            actor text, conflict boolean, headers jsonb, body text)) WITH ORDINALITY AS r (
+            sequence bigint, subject jsonb, subject_value text[], new_subject jsonb,
+            key_digest text, why text, actor text, conflict boolean, headers jsonb,
+            body text)) WITH ORDINALITY AS r (
             source, provider, state, reason, urgent, action, certainty, raw_type, event_id,
-            occurred_at, sequence, subject, subject_value, key_digest, why, actor, conflict,
-            headers, body, n)
+            occurred_at, sequence, subject, subject_value, new_subject, key_digest, why, actor,
+            conflict, headers, body, n)
         ORDER BY n
         """,
         rows=json.dumps(rows),
@@ -234,6 +261,7 @@ class InboxEvent:
     raw_type: str | None
     event_id: str | None
     subject: list[dict[str, str]] | None
+    new_subject: dict[str, str] | None
     key_digest: str | None
     account_id: UUID | None
     sequence: int | None
@@ -284,7 +312,12 @@ def requeue(tx: Tx, event: int, source: Source) -> None:
     """
     found = find(tx, event)
     if found.state in REPLAYED and found.action and found.certainty:
-        _, why = _first_state(source, Action(found.action), Certainty(found.certainty))
+        _, why = _first_state(
+            source,
+            Action(found.action),
+            Certainty(found.certainty),
+            tenant=_is_tenant(found.subject or ()),
+        )
         if why is not None:
             code, message = why.split(": ", 1)
             raise Refused(code, f"event {event} stays {found.state}: {message}")

@@ -12,13 +12,22 @@ from typing import Any
 from uuid import UUID
 
 from .base import Database, Tx
+from .compromise_promises import OF_COMPROMISES
 from .creation import LONGEST_VALIDITY
+from .operation_promises import OF_OPERATIONS
 from .policy import Policy
 from .promises import OF_AUDIT, OF_KEYS, OF_MESSAGES, Promise
 from .rotation_promises import OF_ROTATIONS
 from .tables import ROTATION_LIVE, one_of
 
-PROMISES: Sequence[Promise] = (*OF_KEYS, *OF_MESSAGES, *OF_ROTATIONS, *OF_AUDIT)
+PROMISES: Sequence[Promise] = (
+    *OF_KEYS,
+    *OF_MESSAGES,
+    *OF_ROTATIONS,
+    *OF_COMPROMISES,
+    *OF_OPERATIONS,
+    *OF_AUDIT,
+)
 
 SHOWN = 20
 """Ids that a violation names; it counts all."""
@@ -44,6 +53,7 @@ class Tolerance:
     """From what stops or frees a key to its status."""
     event: timedelta = timedelta(minutes=5)
     rotation: timedelta = timedelta(minutes=5)
+    operation: timedelta = timedelta(minutes=5)
     notice: timedelta = timedelta(hours=2)
     message: timedelta = timedelta(minutes=5)
 
@@ -57,7 +67,11 @@ class Tolerance:
         return cls(
             settle=max(least(cls.settle, "keys.settle"), least(cls.settle, "keys.expire_due")),
             event=least(cls.event, "accounts.apply_events"),
-            rotation=least(cls.rotation, "rotations.advance"),
+            rotation=max(
+                least(cls.rotation, "rotations.advance"),
+                least(cls.rotation, "rotations.start_due"),
+            ),
+            operation=least(cls.operation, "operations.advance"),
             notice=least(cls.notice, "notices.plan"),
             message=least(cls.message, "outbox.deliver"),
         )
@@ -126,6 +140,7 @@ _CHANGED = {
     "key_entries": "e.key_id = ANY(:keys)",
     "held_keys": "h.key_id = ANY(:keys)",
     "noticed": "n.key_id = ANY(:keys)",
+    "operated": "p.key_id = ANY(:keys)",
     "accounts": "a.id = ANY(:accounts)",
     "account_entries": "(e.key_id IS NULL AND e.account_id = ANY(:accounts))",
     "held_accounts": "h.account_id = ANY(:accounts)",

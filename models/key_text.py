@@ -34,6 +34,8 @@ VERSION_LIMIT: Final = 32_767  # of peppers and key-encryption keys: rows keep 1
 _PREFIX = re.compile(rf"[a-z][a-z0-9_]{{0,{PREFIX_LIMIT - 1}}}")
 _KEY = re.compile(rf"({_PREFIX.pattern})_[0-9A-Za-z]{{{ENTROPY_LENGTH + CHECKSUM_LENGTH}}}")
 _LONGEST_INPUT = 256  # a key has at most 58 characters; the rest is for surrounding white space
+_FOREIGN = re.compile(r"[!-~]{16,1024}")
+_LONGEST_FOREIGN = 1024 + _LONGEST_INPUT
 
 # Three look-ups make six digits: `parse` runs on every request that a product serves.
 _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
@@ -175,6 +177,26 @@ def parse(text: object, prefix: str | None = None) -> ParsedKey | None:
     if stripped[-CHECKSUM_LENGTH:] != _checksum(stripped[:-CHECKSUM_LENGTH]):
         return None
     return ParsedKey(found[1], Secret(stripped))
+
+
+def foreign(text: object, prefix: str) -> Secret | None:
+    """The text of a key that another system made, or None if it cannot be one; never raises.
+
+    Such a key is 16 to 1,024 visible ASCII characters and does not begin with our own `prefix`:
+    what does is a key of ours with a typo, or one of ours. White space around it is forgiven.
+    """
+    if not isinstance(text, str) or len(text) > _LONGEST_FOREIGN:
+        return None
+    stripped = text.strip()
+    if not _FOREIGN.fullmatch(stripped) or stripped.startswith(f"{prefix}_"):
+        return None
+    return Secret(stripped)
+
+
+def read(text: object, prefix: str) -> Secret | None:
+    """The text of a key of ours or of another system's; None if it can be neither."""
+    parsed = parse(text)
+    return parsed.secret if parsed else foreign(text, prefix)
 
 
 def hint(text: str) -> str:

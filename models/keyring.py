@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from . import secret_files
 from .base import Tx
 from .errors import Misconfigured
+from .forks import begins_anew
 from .key_text import NotPickled, Peppers
 from .sealing import Sealer
 
@@ -84,6 +85,11 @@ class _Files:
         self._found: dict[str, Mapping[int, bytes]] = {name: {} for name in secret_files.NAMES}
         self._mark: object = None
         self._look_at = 0.0
+        self._looking = Lock()
+        begins_anew(self)
+
+    def forget_parent(self) -> None:
+        """See models.forks."""
         self._looking = Lock()
 
     def read(self) -> tuple[Peppers, Sealer]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from . import holds
+from . import compromise
 from .base import Tx
 from .holds import Cause
 from .key_text import Peppers, digest_of_hash
@@ -48,6 +48,11 @@ def keys(tx: Tx, sha256: Collection[str], peppers: Peppers | None) -> dict[str, 
 
 
 def stop(tx: Tx, key: LeakedKey, *, source: str, reason: str, policy: Policy) -> bool:
-    """Hold a key of a locked account as compromised. False where this source did before."""
-    cause = Cause(source=source, kind="compromised", actor=f"source:{source}", reason=reason)
-    return holds.place(tx, holds.on_key(key.id), cause, policy)
+    """Hold a key of a locked account as compromised. False where this source did before.
+
+    Whether a successor follows says the key's rotation policy.
+    """
+    kind = compromise.KIND
+    cause = Cause(source=source, kind=kind, actor=f"source:{source}", reason=reason)
+    issue = compromise.wants_successor(tx, key.id, policy)
+    return compromise.stop(tx, key.id, cause, issue=issue, policy=policy)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from . import account_events, accounts, audit
+from . import account_events, accounts, audit, event_rows, holds
+from .accounts import Identity
 from .base import Tx
 from .errors import Refused
 from .events import Subject
@@ -32,8 +33,8 @@ def create(
         address = normalise_email(email)
     except ValueError as error:
         raise Refused("email_invalid", f"{email!r} is no e-mail address: {error}") from error
-    subjects = [Subject(format="email", value=address), *identities]
-    accounts.lock_identities(tx, map(accounts.identity, subjects))
+    named = [("email", "", address), *map(accounts.identity, identities)]
+    accounts.lock_identities(tx, named)
     if tx.row("SELECT FROM keyturn.roles WHERE name = :role", role=role) is None:
         names = ", ".join(tx.execute("SELECT name FROM keyturn.roles ORDER BY name").scalars())
         raise Refused("role_unknown", f"there is no role {role!r}; choose one of: {names}")
@@ -50,38 +51,79 @@ def create(
     )
     if not added:
         raise Refused("user_exists", f"there is an account for {address} already")
-    for subject in subjects:
-        _link(tx, account_id, subject)
+    for one in named:
+        _link(tx, account_id, one, actor)
     audit.record(tx, actor, "account.created", account_id=account_id)
-    account_events.apply_waiting(tx, [subject.value for subject in subjects], policy)
+    account_events.apply_waiting(tx, [value for _, _, value in named], policy)
     return account_id
 
 
 def link(tx: Tx, account_id: UUID, subject: Subject, *, actor: str, policy: Policy) -> None:
-    """Let a producer's identity name this account from now on. Refused as `identity_taken`."""
-    accounts.lock_identities(tx, [accounts.identity(subject)])
-    _link(tx, account_id, subject)
-    named = " ".join(filter(None, accounts.identity(subject)))
-    audit.record(tx, actor, "account.linked", account_id=account_id, why=named)
-    account_events.apply_waiting(tx, [subject.value], policy)
+    """Let a producer's identity name this account from now on.
+
+    Refused as `identity_taken`, or where the value cannot be one of its format.
+    """
+    name = accounts.identity(subject)
+    accounts.lock_identities(tx, [name])
+    _link(tx, account_id, name, actor)
+    audit.record(tx, actor, "account.linked", account_id=account_id, why=_label(name))
+    account_events.apply_waiting(tx, [name[2]], policy)
 
 
-def _link(tx: Tx, account_id: UUID, subject: Subject) -> None:
+def unlink(tx: Tx, account_id: UUID, subject: Subject, *, actor: str) -> None:
+    """Let an identity name this account no longer: later events of it hit nobody.
+
+    Holds stay as they are, and so does the address that mails go to. A change of identity that
+    parked because the name was taken is looked at again. Refused as `identity_unknown`.
+    """
+    name = accounts.identity(subject)
+    accounts.lock_identities(tx, [name])
+    holds.lock_accounts(tx, [account_id])
+    unlinked = tx.count(
+        """
+        UPDATE keyturn.account_identities
+        SET unlinked_at = greatest(:now, linked_at), unlinked_by = :actor
+        WHERE account_id = :account AND unlinked_at IS NULL
+          AND (format, issuer, value) = (:format, :issuer, :value)
+        """,
+        account=account_id,
+        actor=actor,
+        **_columns(name),
+    )
+    if not unlinked:
+        raise Refused(
+            "identity_unknown",
+            f"{_label(name)} does not name this account now; `keyturn accounts identities` lists "
+            "what does",
+        )
+    audit.record(tx, actor, "account.unlinked", account_id=account_id, why=_label(name))
+    event_rows.free(tx, [name[2]])
+
+
+def _link(tx: Tx, account_id: UUID, name: Identity, actor: str) -> None:
     linked = tx.count(
         """
-        INSERT INTO keyturn.account_identities (id, account_id, format, issuer, value, linked_at)
-        VALUES (:id, :account, :format, :issuer, :value, :now)
+        INSERT INTO keyturn.account_identities
+            (id, account_id, format, issuer, value, linked_at, linked_by)
+        VALUES (:id, :account, :format, :issuer, :value, :now, :actor)
         ON CONFLICT (format, issuer, value) WHERE unlinked_at IS NULL DO NOTHING
         """,
         id=new_id(),
         account=account_id,
-        format=subject.format,
-        issuer=subject.issuer,
-        value=subject.value,
+        actor=actor,
+        **_columns(name),
     )
     if not linked:
         raise Refused(
             "identity_taken",
-            f"{subject.value!r} ({subject.format}) names another account already; an identity "
-            "names one account at a time",
+            f"{name[2]!r} ({name[0]}) names another account already; an identity names one "
+            "account at a time",
         )
+
+
+def _columns(name: Identity) -> dict[str, str]:
+    return dict(zip(("format", "issuer", "value"), name, strict=True))
+
+
+def _label(name: Identity) -> str:
+    return " ".join(filter(None, name))

@@ -7,12 +7,16 @@ Threshold 0 is the end itself.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import RowMapping
+
+from . import notice_ranges
 from .base import Step, Tx
 from .creation import LONGEST_VALIDITY
 from .messages import Delivery, Outgoing
+from .notice_ranges import Mark, Range
 from .policy import Policy
 from .tables import ROTATION_STATES, one_of
 
@@ -22,8 +26,8 @@ PAGE = 5000
 """Keys that one transaction of `plan` looks at."""
 ACCOUNTS = 500
 """Accounts whose messages one transaction of `post` writes."""
-LOOK_BACK = timedelta(days=7)
-"""How long after its end a key's owner is still told of it, after a downtime."""
+_EVERYTHING = datetime(1, 1, 1, tzinfo=UTC), UUID(int=0), datetime(9999, 1, 1, tzinfo=UTC)
+"""A page that begins before all keys, and the end of its range."""
 
 _STOPPED = f"""
     CASE WHEN k.deleted_at IS NOT NULL THEN 'key_deleted'
@@ -36,9 +40,6 @@ _STOPPED = f"""
 """
 """Why the owner of a key `k` needs no notice of it, or NULL."""
 
-_SCOPES = ("k.status = 'expired'", "k.status NOT IN ('expired', 'deleted')")
-"""Keys with an end worth telling, by the two indexes that find them by it."""
-
 _PLAN = """
 WITH page AS MATERIALIZED (
     SELECT k.id, k.account_id, k.expires_at,
@@ -46,7 +47,7 @@ WITH page AS MATERIALIZED (
            {stopped} AS stopped
     FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
     WHERE {scope} AND (k.expires_at, k.id) > (:after_time, :after_id)
-      AND k.expires_at <= :now + :furthest
+      AND k.expires_at <= :until
     ORDER BY k.expires_at, k.id LIMIT :page
 ), due AS (
     SELECT p.*, t.seconds, min(t.seconds) OVER (PARTITION BY p.id) AS most_urgent
@@ -138,11 +139,12 @@ SELECT count(*) FROM letters
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a run of `plan` has got: which of the two indexes, and the last key there."""
+    """How far a run of `plan` has got: the ranges left, and the last key in the first of them."""
 
-    scope: int
+    left: Sequence[Range]
     expires_at: datetime
     key_id: UUID
+    mark: Mark
 
 
 @dataclass(frozen=True)
@@ -172,31 +174,62 @@ class Notice:
 def plan(tx: Tx, policy: Policy, after: Cursor | None) -> Page:
     """Write down the notices that are due of one page of keys; begin with `after` None.
 
-    Pages go by the keys' ends: first those that have ended of late, then those that end within the
-    largest threshold. Only the most urgent threshold of a key is `planned`, larger ones are
-    `superseded` at once; what needs no notice is `skipped`, with the reason. Two planners at once
-    are harmless.
+    Pages go by the keys' ends: first those that have ended of late, then those that have passed a
+    threshold since the last run. Only the most urgent threshold of a key is `planned`, larger ones
+    are `superseded` at once; what needs no notice is `skipped`, with the reason. Two planners at
+    once are harmless.
     """
-    start = after or Cursor(0, tx.now() - LOOK_BACK, UUID(int=0))
+    start = after or _beginning(*notice_ranges.begin(tx, policy))
+    first = start.left[0]
+    row = _run(tx, first.scope, policy, start.expires_at, start.key_id, first.until)
+    following: Cursor | None = None
+    if row["seen"] == PAGE:
+        following = replace(start, expires_at=row["expires_at"], key_id=row["id"])
+    elif left := start.left[1:]:
+        following = _beginning(left, start.mark)
+    else:
+        notice_ranges.leave(tx, start.mark)
+    return Page(row["planned"], following is None, following)
+
+
+def _run(
+    tx: Tx,
+    scope: str,
+    policy: Policy,
+    after_time: datetime,
+    after_id: UUID,
+    until: datetime,
+    **given: object,
+) -> RowMapping:
     smallest = min(policy.notice_thresholds, default=2 * LONGEST_VALIDITY)
     row = tx.row(
-        _PLAN.format(stopped=_STOPPED, scope=_SCOPES[start.scope]),
-        after_time=start.expires_at,
-        after_id=start.key_id,
-        furthest=_furthest(policy),
+        _PLAN.format(stopped=_STOPPED, scope=scope),
+        after_time=after_time,
+        after_id=after_id,
+        until=until,
         page=PAGE,
         thresholds=[_seconds(threshold) for threshold in policy.notice_thresholds],
         smallest=_seconds(smallest),
         share=policy.notice_last_share,
         share_min_life=_seconds(policy.notice_last_share_min_life),
+        **given,
     )
     assert row is not None
-    if row["seen"] == PAGE:
-        following = Cursor(start.scope, row["expires_at"], row["id"])
-    else:
-        following = Cursor(start.scope + 1, tx.now() - LOOK_BACK, UUID(int=0))
-    finished = following.scope == len(_SCOPES)
-    return Page(row["planned"], finished, None if finished else following)
+    return row
+
+
+def plan_keys(tx: Tx, ids: Sequence[UUID], policy: Policy) -> None:
+    """Write down the notices that are due of some keys, in the transaction that added them.
+
+    For keys that are older than their rows: of a threshold that they passed before, no range of
+    `plan` knows.
+    """
+    if _run(tx, "k.id = ANY(:ids)", policy, *_EVERYTHING, ids=list(ids))["planned"]:
+        tx.ring(notice_ranges.JOB)
+
+
+def _beginning(left: Sequence[Range], mark: Mark) -> Cursor:
+    return Cursor(left, left[0].after, UUID(int=0), mark)
 
 
 def post(tx: Tx, policy: Policy) -> Step:
@@ -360,14 +393,6 @@ def _named(message: Outgoing) -> int:
     keys = message.payload["keys"]
     assert isinstance(keys, list)
     return len(keys)
-
-
-def _furthest(policy: Policy) -> timedelta:
-    """The longest time before its end at which any key can be due a notice."""
-    # Without a threshold that applies, a key lives less than twice the smallest one.
-    lives = min((2 * t for t in policy.notice_thresholds), default=LONGEST_VALIDITY)
-    by_share = min(lives, LONGEST_VALIDITY) * policy.notice_last_share
-    return max(*policy.notice_thresholds, by_share, timedelta(0))
 
 
 def _seconds(duration: timedelta) -> int:

@@ -1,37 +1,53 @@
 """What operators do beside it: accounts, events, rotations, notices, and how things stand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from . import (
+    account_imports,
     accounts,
     api_keys,
     deletions,
     holds,
+    imports,
     inbox,
+    key_imports,
     linking,
     notices,
+    public_keys,
     roles,
     rotations,
     settle,
     status,
+    why,
 )
-from .accounts import Account
+from .account_imports import AccountRow
+from .accounts import Account, KnownAs
 from .api_keys import ApiKey
 from .client import Client
 from .events import Subject
 from .holds import Cause, Hold, Target
+from .imports import Outcome
 from .inbox import InboxEvent
+from .key_imports import KeyRow
 from .notices import Notice
+from .operations_desk import Operations
+from .public_keys import Jwk
 from .roles import Role
 from .rotations import Rotation
 from .status import Status
+from .why import Explanation
 
 
 class Operator(Client):
     """A `Client` with the commands of `keyturn`. Its `actor` says who gives them."""
+
+    @property
+    def operations(self) -> Operations:
+        """The commands on bulk operations."""
+        return Operations(self.database, self.policy, self.actor)
 
     def keys(
         self,
@@ -79,12 +95,52 @@ class Operator(Client):
 
         return self.database.run(create)
 
+    def import_accounts(
+        self, rows: Sequence[AccountRow], *, update: bool = False, dry_run: bool = False
+    ) -> list[Outcome]:
+        """Bring in accounts that the product has, some hundreds at a time; see account_imports."""
+        return imports.run(
+            self.database,
+            rows,
+            lambda tx, part: account_imports.batch(
+                tx, part, update=update, dry_run=dry_run, actor=self.actor, policy=self.policy
+            ),
+        )
+
+    def import_keys(
+        self,
+        rows: Sequence[KeyRow],
+        *,
+        expires_in: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> list[Outcome]:
+        """Bring in keys that the product gave out, some hundreds at a time; see key_imports."""
+        return imports.run(
+            self.database,
+            rows,
+            lambda tx, part: key_imports.batch(
+                tx,
+                part,
+                expires_in=expires_in,
+                dry_run=dry_run,
+                actor=self.actor,
+                peppers=self.keyring.peppers,
+                policy=self.policy,
+            ),
+        )
+
     def link_account(self, account: str, subject: Subject) -> None:
         """Let a producer's identity name this account from now on."""
         self.database.run(
             lambda tx: linking.link(
                 tx, accounts.find(tx, account).id, subject, actor=self.actor, policy=self.policy
             )
+        )
+
+    def unlink_account(self, account: str, subject: Subject) -> None:
+        """Let an identity name this account no longer; Refused as `identity_unknown`."""
+        self.database.run(
+            lambda tx: linking.unlink(tx, accounts.find(tx, account).id, subject, actor=self.actor)
         )
 
     def accounts(self, *, held: bool | None = None, limit: int = 1000) -> list[Account]:
@@ -97,10 +153,26 @@ class Operator(Client):
         with self.database.begin() as tx:
             return accounts.find(tx, name)
 
+    def public_key(self, account_id: UUID) -> Jwk | None:
+        """The key that new keys of an account can be sealed to, if it has one."""
+        with self.database.begin() as tx:
+            return public_keys.of_account(tx, account_id)
+
+    def register_public_key(self, account_id: UUID, jwk: Jwk | None) -> bool:
+        """Seal new keys of an account to this key, or to none; False where it was so."""
+        return self.database.run(
+            lambda tx: public_keys.register(tx, account_id, jwk, actor=self.actor)
+        )
+
     def identities(self, account_id: UUID) -> list[Subject]:
         """The names by which producers know an account."""
         with self.database.begin() as tx:
             return accounts.identities(tx, account_id)
+
+    def known_as(self, account_id: UUID) -> list[KnownAs]:
+        """Every name by which producers know or knew an account, and from when to when."""
+        with self.database.begin() as tx:
+            return accounts.known_as(tx, account_id)
 
     def disable_account(self, name: str, reason: str | None = None) -> bool:
         """Stop every key of an account: refused from the commit on; statuses follow in batches."""
@@ -194,16 +266,62 @@ class Operator(Client):
             )
         )
 
+    def undo_rotation(self, rotation_id: str, reason: str) -> Rotation:
+        """Bring the retired key back; both work, and it drains anew."""
+        return self.database.run(
+            lambda tx: rotations.undo(
+                tx,
+                rotations.find(tx, rotation_id).id,
+                actor=self.actor,
+                reason=reason,
+                policy=self.policy,
+            )
+        )
+
+    def retry_rotation(self, rotation_id: str) -> Rotation:
+        """Try now what failed: a step, or the hand-over of the new key."""
+        return self.database.run(
+            lambda tx: rotations.retry(
+                tx, rotations.find(tx, rotation_id).id, actor=self.actor, policy=self.policy
+            )
+        )
+
+    def reissue_rotation(self, rotation_id: str) -> Rotation:
+        """Put another successor in the place of one whose text was lost: the new rotation."""
+        return self.database.run(
+            lambda tx: rotations.reissue(
+                tx,
+                rotations.find(tx, rotation_id).id,
+                actor=self.actor,
+                policy=self.policy,
+                sealer=self.keyring.sealer,
+                peppers=self.keyring.peppers,
+            )
+        )
+
     def notices(self, *, account: str | None = None, state: str | None = None) -> list[Notice]:
         """Expiry notices, newest first."""
         with self.database.begin() as tx:
             account_id = accounts.find(tx, account).id if account else None
             return notices.listed(tx, account_id=account_id, state=state)
 
+    def why(self, named: str) -> Explanation:
+        """Why a key works or not, or what an account or rotation waits for, by id or address."""
+        with self.database.begin() as tx:
+            return why.explain(tx, named, self.policy)
+
+    def why_text(self, text: str) -> Explanation:
+        """The same of the key that has this text."""
+        with self.database.begin() as tx:
+            return why.explain_text(tx, text, self.policy, self.keyring.peppers)
+
     def status(self) -> Status:
         """How things stand, at one instant."""
         with self.database.begin() as tx:
             return status.read(tx)
+
+    def _most_a_day(self) -> None:
+        return None
 
     def _settle(self, account_id: UUID) -> None:
         """Settle one account here and now, so that the command shows what it did."""

@@ -1,13 +1,12 @@
 """What we tell the world: a row is committed with its cause, leased, sent outside, then settled."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from .base import Tx
+from .base import Collected, Tx
 from .identity import new_id
 from .messages import Delivery, Outgoing
 from .policy import Policy
@@ -20,6 +19,18 @@ RETRY_FIRST = timedelta(seconds=5)
 RETRY_LONGEST = timedelta(minutes=30)
 GIVE_UP_AFTER = 20
 """Tries before a message is given up: about seven hours with the pauses above."""
+
+
+_MESSAGES = Collected(
+    "keyturn.outbox",
+    """
+    INSERT INTO keyturn.outbox
+        (id, channel, kind, priority, account_id, payload, created_at, due_at)
+    SELECT m.id, m.channel, m.kind, m.priority, m.account_id, m.payload, :now, :now
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS m (id uuid, channel text, kind text,
+        priority smallint, account_id uuid, payload jsonb)
+    """,
+)
 
 
 def add(
@@ -36,18 +47,14 @@ def add(
     Mail goes to the e-mail address that the account has when the message is sent.
     """
     message_id = new_id()
-    tx.execute(
-        """
-        INSERT INTO keyturn.outbox
-            (id, channel, kind, priority, account_id, payload, created_at, due_at)
-        VALUES (:id, :channel, :kind, :priority, :account, CAST(:payload AS jsonb), :now, :now)
-        """,
+    tx.add(
+        _MESSAGES,
         id=message_id,
         channel=channel,
         kind=kind,
         priority=priority,
-        account=account_id,
-        payload=json.dumps(payload, default=str),
+        account_id=account_id,
+        payload=payload,
     )
     tx.ring("outbox.deliver")
     return message_id

@@ -1,7 +1,10 @@
 """The numbers of the rules: every duration and limit that an operator may set, with its default."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from .rotation_policy import DEFAULT, RotationPolicy
 
 DAY = timedelta(days=1)
 
@@ -33,8 +36,28 @@ class Policy:
     rotation_overlap: timedelta = 7 * DAY
     rotation_quiet: timedelta = timedelta(hours=25)
     rotation_min_life: timedelta = timedelta(hours=1)
+    rotations_per_key_per_day: int = 3
+    """New rotations of one family of keys in a day, as products ask; operators are not limited."""
     sealed_for: timedelta = timedelta(hours=72)
     undo_for: timedelta = 7 * DAY
+    rotation_policies: Mapping[str, RotationPolicy] = field(
+        default_factory=lambda: {DEFAULT: RotationPolicy()}
+    )
+    """By name; a key, an account or a role names one."""
+
+    wave_keys: int = 25
+    """Keys of one wave of a bulk operation."""
+    bulk_rate: float = 5.0
+    """Keys a second that bulk operations rotate, all of them and all workers together."""
+    wave_stop_share: float = 0.1
+    """Where a larger share of a wave fails, its operation stops."""
+    plan_life: timedelta = timedelta(minutes=15)
+    """How long a plan of a bulk operation can be applied."""
+    plan_growth: float = 0.05
+    """A plan is not applied where its keys have grown by a larger share."""
+
+    rotation_starts: int = 60
+    """Scheduled rotations that start within a minute at most, by all workers together."""
 
     deletion_delay: timedelta = 7 * DAY
     """How long a hold of kind `deleted` stands before the account's keys are deleted."""
@@ -42,6 +65,8 @@ class Policy:
     future_tolerance: timedelta = timedelta(minutes=5)
     burst_accounts: int = 100
     burst_window: timedelta = timedelta(minutes=10)
+    silent_after: Mapping[str, timedelta] = field(default_factory=dict)
+    """By source: the longest time without a message that is normal. Others are not watched."""
 
     lease: timedelta = timedelta(seconds=120)
     """How long claimed work is one worker's own. A statement ends well before it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .account_events import PARK_AFTER
 from .audit_seal import CHECKED
-from .notices import LOOK_BACK
+from .notice_ranges import LOOK_BACK
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ ONCE = Promise(
     SELECT max(i.id) FROM keyturn.inbox i
     WHERE {inbox} AND i.event_id IS NOT NULL AND i.state IN ('received', 'done', 'stale')
     GROUP BY i.source, i.event_id, i.action, i.certainty, i.raw_type, i.occurred_at, i.sequence,
-             i.subject, i.why
+             i.subject, i.new_subject, i.why
     HAVING count(*) > 1
     """,
 )

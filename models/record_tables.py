@@ -65,6 +65,13 @@ class InboxEvent(Base):
             postgresql_where=text("state = 'waiting_for_account'"),
         ),
         Index("ix_inbox_state", "state", "id"),
+        Index(
+            "ix_inbox_taken",
+            "subject_value",
+            postgresql_using="gin",
+            postgresql_where=text("state = 'parked' AND action = 'identity_changed'"),
+        ),
+        Index("ix_inbox_source", "source", "id"),
     )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     source: Mapped[str] = mapped_column(Text)
@@ -82,6 +89,7 @@ class InboxEvent(Base):
     sequence: Mapped[int | None] = mapped_column(BigInteger)
     subject: Mapped[list[dict[str, str]] | None] = mapped_column(JSONB)
     subject_value: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    new_subject: Mapped[dict[str, str] | None] = mapped_column(JSONB)
     key_digest: Mapped[str | None] = mapped_column(Text)
     why: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str | None] = mapped_column(Text)
@@ -92,6 +100,15 @@ class InboxEvent(Base):
     fence: Mapped[int] = mapped_column(Integer, server_default="0")
     headers: Mapped[dict[str, str] | None] = mapped_column(JSONB)
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class SourceSilence(Base):
+    """When a source was last heard, as far as looked, and when a person was told of its silence."""
+
+    __tablename__ = "source_silences"
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    since: Mapped[datetime] = mapped_column(Time)
+    told_at: Mapped[datetime | None] = mapped_column(Time)
 
 
 class OutboxMessage(Base):
@@ -168,6 +185,8 @@ class AuditEntry(Base):
         ),
         Index("ix_audit_account_id", "account_id", postgresql_where=text("key_id IS NULL")),
         Index("ix_audit_transaction_id", "transaction_id"),
+        Index("ix_audit_actor", "actor", "id", postgresql_where=text("actor <> 'keyturn'")),
+        Index("ix_audit_burst", "actor", "at", postgresql_where=text("action = 'source.cut_many'")),
     )
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     transaction_id: Mapped[int] = mapped_column(
@@ -217,3 +236,4 @@ class ScheduleRun(Base):
     rung_at: Mapped[datetime | None] = mapped_column(Time)
     done: Mapped[int] = mapped_column(BigInteger, server_default="0")
     error: Mapped[str | None] = mapped_column(Text)
+    mark: Mapped[dict[str, str] | None] = mapped_column(JSONB)

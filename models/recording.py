@@ -5,14 +5,16 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from uuid import UUID
 
 from .base import Database, Tx
+from .errors import Refused
+from .forks import begins_anew
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +25,15 @@ MOST_WAITING = 50_000
 MOST_REMEMBERED = 200_000
 """Keys of which a process remembers that their use needs no writing for a while."""
 
+LONGEST_REPORT = 5_000
+"""Uses of one transaction of a report: its rows are locked for some ten milliseconds."""
+
+MOST_COUNTED = 1_000_000_000
+"""Uses that one member of a report may stand for."""
+
 # The uses come as one text for each column: a list costs the driver ten times as much, in a
 # process that has requests to serve.
-_RECORD = """
+_FREE = """
 WITH seen AS (
     SELECT key_id, least(min(at), :now) AS first, least(max(at), :now) AS last,
            sum(count) AS count,
@@ -40,6 +48,9 @@ WITH seen AS (
     SELECT u.ctid AS place, seen.* FROM keyturn.key_uses u JOIN seen USING (key_id)
     ORDER BY u.key_id FOR UPDATE OF u SKIP LOCKED
 )
+"""
+_RECORD = f"""
+{_FREE}
 UPDATE keyturn.key_uses u SET
     first_used_at = least(u.first_used_at, free.first),
     last_used_at = greatest(u.last_used_at, free.last),
@@ -48,16 +59,48 @@ UPDATE keyturn.key_uses u SET
               THEN coalesce(free.ip, u.last_ip) ELSE u.last_ip END
 FROM free WHERE u.ctid = ANY(ARRAY(SELECT place FROM free)) AND u.ctid = free.place
 """
+_RECORD_REFUSED = f"""
+{_FREE}
+UPDATE keyturn.key_uses u SET
+    refused_at = greatest(u.refused_at, free.last),
+    refused_uses = u.refused_uses + free.count,
+    refused_ip = CASE WHEN u.refused_at IS NULL OR free.last >= u.refused_at
+                 THEN coalesce(free.ip, u.refused_ip) ELSE u.refused_ip END
+FROM free WHERE u.ctid = ANY(ARRAY(SELECT place FROM free)) AND u.ctid = free.place
+"""
+# A report is waited for by nobody's request: it takes its turn at a row.
+_REPORT, _REPORT_REFUSED = (sql.replace(" SKIP LOCKED", "") for sql in (_RECORD, _RECORD_REFUSED))
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Uses of one key: the last at `at`, a time of the database's clock (UTC)."""
+    """Uses of one key: the last at `at`, a time of the database's clock (UTC).
+
+    `refused`: it was tried, and refused since the key was stopped.
+    """
 
     key_id: UUID
     at: datetime
     ip: str | None = None
     count: int = 1
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A member of a report that was not recorded: the how-manieth it is, from 0, and why."""
+
+    position: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What became of a report: how many keys were written, and which members were not."""
+
+    keys: int
+    rejected: tuple[Rejected, ...] = ()
 
 
 def record(tx: Tx, uses: Iterable[Use]) -> int:
@@ -67,9 +110,87 @@ def record(tx: Tx, uses: Iterable[Use]) -> int:
     look in use for as long.
     Returns how many keys' rows were written.
     """
-    seen = list(uses)
+    return _write(tx, list(uses), _RECORD, _RECORD_REFUSED)
+
+
+def report(tx: Tx, uses: Sequence[Use]) -> Reported:
+    """Write down what a gateway has counted: as `record`, but each row in its turn.
+
+    Each member is looked at by itself: one that cannot be (`key_id_invalid`, `key_unknown`,
+    `time_invalid`, `count_invalid`) is said to be, and stops no other. A late report never takes a
+    newer use away; a time before the key was made (a clock that is behind) is that of its making,
+    for a successor must not look confirmed before it was issued. The same report twice leaves the
+    times as they are; its counts are added twice.
+    """
+    good, rejected = _checked(uses)
+    known: dict[UUID, datetime] = {
+        row["id"]: row["created_at"]
+        for row in tx.rows(
+            "SELECT id, created_at FROM keyturn.api_keys WHERE id = ANY(:ids)",
+            ids=list({use.key_id for use in good.values()}),
+        )
+    }
+    rejected += [
+        Rejected(position, "key_unknown", f"there is no key {use.key_id}")
+        for position, use in good.items()
+        if use.key_id not in known
+    ]
+    written = _write(
+        tx,
+        [
+            replace(use, at=max(use.at, known[use.key_id]))
+            for use in good.values()
+            if use.key_id in known
+        ],
+        _REPORT,
+        _REPORT_REFUSED,
+    )
+    return Reported(written, tuple(sorted(rejected, key=lambda one: one.position)))
+
+
+def _checked(uses: Sequence[Use]) -> tuple[dict[int, Use], list[Rejected]]:
+    good: dict[int, Use] = {}
+    rejected = []
+    for position, use in enumerate(uses):
+        try:
+            good[position] = _fit(use)
+        except Refused as fault:
+            rejected.append(Rejected(position, fault.code, fault.message))
+    return good, rejected
+
+
+def _fit(use: Use) -> Use:
+    """A member of a report as it is recorded; what it is made of comes from another program."""
+    try:
+        key_id = use.key_id if isinstance(use.key_id, UUID) else UUID(use.key_id)
+    except (TypeError, ValueError, AttributeError):
+        raise Refused("key_id_invalid", "a use names its key by the key's id") from None
+    try:
+        at = use.at.astimezone(UTC) if use.at.tzinfo else None
+    except (AttributeError, OverflowError):
+        at = None
+    if at is None:
+        raise Refused("time_invalid", "the time of a use is a datetime with a time zone, like UTC")
+    if type(use.count) is not int or not 1 <= use.count <= MOST_COUNTED:
+        raise Refused("count_invalid", f"the count of uses is a number from 1 to {MOST_COUNTED}")
+    return replace(use, key_id=key_id, at=at)
+
+
+def _write(tx: Tx, uses: Sequence[Use], recorded: str, refused: str) -> int:
+    """Write each use by one of two statements; returns how many keys' rows were written."""
+    return sum(
+        _run(tx, statement, seen)
+        for statement, seen in (
+            (recorded, [use for use in uses if not use.refused]),
+            (refused, [use for use in uses if use.refused]),
+        )
+        if seen
+    )
+
+
+def _run(tx: Tx, statement: str, seen: Sequence[Use]) -> int:
     return tx.count(
-        _RECORD,
+        statement,
         ids=",".join([use.key_id.hex for use in seen]),
         times=",".join([use.at.isoformat() for use in seen]),
         counts=",".join([str(use.count) for use in seen]),
@@ -92,7 +213,8 @@ def _address(ip: str) -> str:
 class UseRecorder:
     """Collects uses and writes them once a second from a thread of its own.
 
-    A key is written at most once in `interval`, so a recorded last use may be that much behind.
+    A key is written at most once in `interval`, its refused uses too, so a recorded last use may be
+    that much behind.
     A lost use (a crash, a database that does not answer) only makes a key look quieter for a
     while; rotation waits far longer than that before it believes in quiet.
     """
@@ -107,10 +229,18 @@ class UseRecorder:
         self._thread: threading.Thread | None = None
         self._process = 0
         self.dropped = 0
+        begins_anew(self)
+
+    def forget_parent(self) -> None:
+        """See models.forks. What waits is the parent's, which writes it."""
+        self._lock = threading.Lock()
+        self._waiting = deque()
 
     def add(self, use: Use) -> None:
         """Remember a use; costs a dictionary entry."""
         key = use.key_id.int  # its hash is quicker than the UUID's
+        if use.refused:
+            key = -key
         noted = self._noted.get(key)
         if noted is not None and use.at - noted < self._interval:
             return

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from .base import Tx
 from .errors import Refused
@@ -9,11 +10,15 @@ from .errors import Refused
 
 @dataclass(frozen=True)
 class Role:
-    """What a key or an account may do; a key gets only a `grantable` role."""
+    """What a key or an account may do; a key gets only a `grantable` role.
+
+    `rotation_policy` is how its keys are rotated, where neither they nor their account say so.
+    """
 
     name: str
     permissions: tuple[str, ...]
     grantable: bool = True
+    rotation_policy: str | None = None
 
 
 def sync(tx: Tx, roles: Mapping[str, Role]) -> None:
@@ -24,14 +29,16 @@ def sync(tx: Tx, roles: Mapping[str, Role]) -> None:
     for role in roles.values():
         tx.execute(
             """
-            INSERT INTO keyturn.roles (name, permissions, grantable)
-            VALUES (:name, :permissions, :grantable)
+            INSERT INTO keyturn.roles (name, permissions, grantable, rotation_policy)
+            VALUES (:name, :permissions, :grantable, :rotation_policy)
             ON CONFLICT (name) DO UPDATE SET
-                permissions = excluded.permissions, grantable = excluded.grantable
+                permissions = excluded.permissions, grantable = excluded.grantable,
+                rotation_policy = excluded.rotation_policy
             """,
             name=role.name,
             permissions=list(role.permissions),
             grantable=role.grantable,
+            rotation_policy=role.rotation_policy,
         )
     tx.execute(
         "UPDATE keyturn.roles SET grantable = false WHERE name <> ALL(:names) AND grantable",
@@ -49,18 +56,31 @@ def sync(tx: Tx, roles: Mapping[str, Role]) -> None:
 
 def known(tx: Tx) -> list[Role]:
     """All roles, by name."""
-    rows = tx.rows("SELECT name, permissions, grantable FROM keyturn.roles ORDER BY name")
-    return [Role(row["name"], tuple(row["permissions"]), row["grantable"]) for row in rows]
+    rows = tx.rows(
+        "SELECT name, permissions, grantable, rotation_policy FROM keyturn.roles ORDER BY name"
+    )
+    return [
+        Role(row["name"], tuple(row["permissions"]), row["grantable"], row["rotation_policy"])
+        for row in rows
+    ]
 
 
-def check_grant(tx: Tx, role: str, account_role: str) -> None:
+def check_grant(tx: Tx, role: str, account_id: UUID) -> None:
     """Refuse a key's role that is unknown, not grantable, or wider than its account's own role."""
-    by_name = {known_role.name: known_role for known_role in known(tx)}
-    own = frozenset(by_name[account_role].permissions)
-    allowed = [r.name for r in by_name.values() if r.grantable and own.issuperset(r.permissions)]
+    rows = tx.rows(
+        """
+        SELECT r.name, r.permissions, r.grantable, r.name = a.role AS is_own
+        FROM keyturn.accounts a CROSS JOIN keyturn.roles r
+        WHERE a.id = :account ORDER BY r.name
+        """,
+        account=account_id,
+    )
+    own = next(row for row in rows if row["is_own"])
+    narrower = [row for row in rows if set(row["permissions"]) <= set(own["permissions"])]
+    allowed = [row["name"] for row in narrower if row["grantable"]]
     if role not in allowed:
         raise Refused(
             "role_not_allowed",
             f"role {role!r} cannot be given to a key of this account (its own role is "
-            f"{account_role!r}); choose one of: {', '.join(allowed) or 'none is allowed'}",
+            f"{own['name']!r}); choose one of: {', '.join(allowed) or 'none is allowed'}",
         )

@@ -73,6 +73,11 @@ SUCCESSOR = Promise(
     UNION ALL
     SELECT r.id FROM keyturn.rotations r JOIN keyturn.api_keys o ON o.id = r.old_key_id
     WHERE {rotations} AND (o.family_id, o.account_id) <> (r.family_id, r.account_id)
+    UNION ALL
+    SELECT r.id FROM keyturn.rotations r
+    WHERE {rotations} AND r.reissued_as IS NOT NULL AND NOT EXISTS (
+        SELECT FROM keyturn.rotations n WHERE n.id = r.reissued_as
+          AND n.old_key_id = r.old_key_id AND n.issued_at >= r.issued_at)
     """,
 )
 
@@ -105,4 +110,18 @@ ADVANCES = Promise(
     "rotation",
 )
 
-OF_ROTATIONS = (WORKS, CONFIRMED, ONE_OPEN, SUCCESSOR, SECRETS, ADVANCES)
+SCHEDULED = Promise(
+    "scheduled_start",
+    "A key whose policy rotates it is in rotation when its time has come, or says why not.",
+    # Where more are due than a minute may have, the others wait: but then some were started.
+    """
+    SELECT s.key_id AS id FROM keyturn.rotation_schedule s
+    WHERE s.next_at < :now - :rotation
+      AND NOT EXISTS (
+        SELECT FROM keyturn.rotation_schedule b
+        WHERE b.started_at > :now - :rotation - interval '1 minute')
+    """,
+    "rotation",
+)
+
+OF_ROTATIONS = (WORKS, CONFIRMED, ONE_OPEN, SUCCESSOR, SECRETS, ADVANCES, SCHEDULED)

@@ -2,13 +2,36 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from .policy import Policy
+from .rotation_policy import CLAIM, chosen
 from .tables import ROTATION_LIVE
+
+Reason: TypeAlias = Literal["requested", "scheduled", "operation", "compromised"]
+"""Why a rotation was begun: somebody asked, its time came, it is one of many, its key leaked."""
 
 RECHECK = timedelta(minutes=1)
 """When a rotation that waits for something without a time of its own is looked at again."""
+
+WARN_AHEAD = timedelta(hours=24)
+"""How long before the old key goes its owner is warned, where both keys work for longer."""
+
+IN_USE = "in_use"
+"""Why an old key is retired that is still used: its rotation policy says so."""
+
+HAND_OVER_FAILED = "hand_over_failed"
+"""The `blocked_reason` of a rotation whose sink does not take the new key, or not promote it."""
+
+FAILED = "step_failed"
+"""The `blocked_reason` of a rotation of which a step raised an error; the audit says which."""
+
+UNREADABLE = "secret_unreadable"
+"""The `blocked_reason` where the sealed secret does not open: its key-encryption key is missing."""
+
+DECIDABLE = ("old_key_in_use", "uses_not_reported")
+"""Reasons to wait that a person may overrule: the successor works, so nobody is locked out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +41,11 @@ class Rotation:
     `claim_until` is the end of the sealed secret, `claimable` whether it is still there.
     `held_from` and `held_until` are the account's hold, or its last one that ended, since the
     rotation was issued or resumed. `family_used` says whether any use of the two keys' family was
-    recorded since issue; without one, quiet proves nothing.
+    recorded since issue; without one, quiet proves nothing. `old_uses` counts the recorded uses of
+    the old key since `uses_since`: issue, confirmation or undo. `warned_for` is the `retire_at`
+    that the owner was warned of, `reissued_as` the rotation that took the place of this one. `sink`
+    names the hand-over; `hand_over_failed` says that it was given up, and nobody has claimed the
+    key instead.
     """
 
     id: UUID
@@ -27,13 +54,20 @@ class Rotation:
     account_held: bool
     family_id: UUID
     state: str
+    reason: Reason
+    operation_id: UUID | None
+    policy_name: str | None
     name: str
+    role: str
     old_key_id: UUID
     old_hint: str
     old_status: str
     old_expires_at: datetime
     old_deleted_at: datetime | None
     old_last_used_at: datetime | None
+    old_last_ip: str | None
+    old_uses: int
+    uses_since: datetime
     old_compromised: bool
     new_key_id: UUID
     new_hint: str
@@ -49,6 +83,9 @@ class Rotation:
     claim_until: datetime
     claimable: bool
     claimed_at: datetime | None
+    sink: str = CLAIM
+    claimed_by: str | None = None
+    hand_over_failed: bool = False
     confirmed_at: datetime | None
     confirmed_by: str | None
     retire_at: datetime | None
@@ -58,15 +95,23 @@ class Rotation:
     held_until: datetime | None
     retired_at: datetime | None
     undo_until: datetime | None
+    undone_at: datetime | None
     ended_at: datetime | None
     cancel_reason: str | None
+    reissued_as: UUID | None
     blocked_reason: str | None
+    warned_for: datetime | None
     next_check_at: datetime
 
     @property
     def handed_over(self) -> bool:
         """Whether anybody has the successor's text: it was claimed, or it is in use."""
         return self.claimed_at is not None or self.new_first_used_at is not None
+
+    @property
+    def retires_if_confirmed(self) -> bool:
+        """Whether to confirm it is a person's decision to retire the old key (rule 5.5)."""
+        return self.state == "draining" and self.blocked_reason in DECIDABLE
 
 
 @dataclass(frozen=True)
@@ -100,6 +145,13 @@ class Confirm:
 
 
 @dataclass(frozen=True)
+class Warn:
+    """The old key is to be retired at this time: the owner is told, once for each such time."""
+
+    retire_at: datetime
+
+
+@dataclass(frozen=True)
 class Block:
     """The old key is due to be retired, but must not be: the owner is told, a person decides."""
 
@@ -112,6 +164,13 @@ class Retire:
     """The old key stops, reversibly."""
 
     why: str
+
+
+@dataclass(frozen=True)
+class Undo:
+    """The old key works again, and is not retired before everything was waited for anew."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -129,7 +188,7 @@ class Cancel:
     reason: str
 
 
-Transition = Wait | Pause | Resume | Confirm | Block | Retire | Complete | Cancel
+Transition = Wait | Pause | Resume | Confirm | Warn | Block | Retire | Undo | Complete | Cancel
 
 
 def claim_deadline(
@@ -203,26 +262,49 @@ def _issued(rotation: Rotation, now: datetime) -> Transition:
         return Wait(rotation.old_expires_at)
     if now >= rotation.claim_until:
         return Cancel("unclaimed")
-    return Wait(rotation.claim_until)
+    return _waiting(rotation, rotation.claim_until)
+
+
+def _waiting(rotation: Rotation, until: datetime) -> Transition:
+    """Nothing to do before this time, but for a person where the sink has failed."""
+    return Block(HAND_OVER_FAILED, until) if rotation.hand_over_failed else Wait(until)
 
 
 def _draining(rotation: Rotation, policy: Policy, now: datetime) -> Transition:
     if now >= rotation.old_expires_at:
         return Complete("old_key_expired")
+    if rotation.old_compromised:  # stopped for good: nothing to wait for, and nothing to undo
+        return Complete("old_key_compromised", delete_old=True)
     assert rotation.retire_at is not None  # set with the confirmation
     if now < rotation.retire_at:
-        return Wait(rotation.retire_at)
+        return _until_retired(rotation, rotation.retire_at, policy, now)
     recheck = min(now + RECHECK, rotation.old_expires_at)
+    if rotation.hand_over_failed:
+        return Block(HAND_OVER_FAILED, recheck)  # who reads the sink has the old key yet
     if not rotation.new_works:
         return Block("successor_not_working", recheck)
     if rotation.new_expires_at < rotation.old_expires_at:
         return Block("successor_ends_first", recheck)
     quiet_at = _quiet_from(rotation) + policy.rotation_quiet
     if now < quiet_at:
+        if chosen(policy.rotation_policies, rotation.policy_name).in_use == "retire":
+            return Retire(IN_USE)
         return Block("old_key_in_use", min(quiet_at, rotation.old_expires_at))
     if not rotation.family_used:
         return Block("uses_not_reported", recheck)
     return Retire("quiet")
+
+
+def _until_retired(
+    rotation: Rotation, retire_at: datetime, policy: Policy, now: datetime
+) -> Transition:
+    """Wait, and warn the owner on the way."""
+    warn_at = retire_at - WARN_AHEAD
+    counted_from = max(rotation.confirmed_at or now, rotation.resumed_at or rotation.issued_at)
+    told = rotation.warned_for == retire_at
+    if told or warn_at <= counted_from or policy.rotation_overlap <= WARN_AHEAD:
+        return _waiting(rotation, retire_at)
+    return _waiting(rotation, warn_at) if now < warn_at else Warn(retire_at)
 
 
 def _quiet_from(rotation: Rotation) -> datetime:

@@ -1,18 +1,25 @@
-"""Reads rotations and carries out their steps: each a guarded UPDATE with its audit entry.
+"""Carries out the steps of rotations: each a guarded UPDATE with its audit entry.
 
 The row of the account is locked by the caller. Every change of a rotation takes that lock first,
 so it is the rotation's lock too.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
-from . import api_keys, audit, holds, outbox
-from .base import Tx
+from . import api_keys, audit, holds, rotation_states
+from .base import Tx, is_server_trouble
 from .holds import Cause
 from .policy import Policy
-from .predicate import WORKS
+from .rotation_mails import BLOCKED, CANCELLED, mail, tell, used
+from .rotation_rows import one, select
 from .rotation_rules import (
+    FAILED,
+    IN_USE,
+    RECHECK,
+    UNREADABLE,
     Block,
     Cancel,
     Complete,
@@ -22,105 +29,134 @@ from .rotation_rules import (
     Retire,
     Rotation,
     Transition,
+    Undo,
     Wait,
+    Warn,
     decide,
     retirement,
 )
 
+T = TypeVar("T", bound=Transition)
+Steps: TypeAlias = list[tuple[Rotation, T]]
+
 SYSTEM = "keyturn"
 """The actor, and the source of the hold, where nobody asked: time or a use did it."""
+
+REPLACED_AT_ONCE = ("reissued", "key_compromised")
+"""Cancelled for a newer rotation, of which the owner is told instead."""
 
 _MOST_STEPS = 5
 """No rotation has more steps due at once: resume, confirm, retire, complete, wait."""
 
-BLOCKED = {
-    "old_key_in_use": "the old key is still in use, although the time for both keys is over",
-    "uses_not_reported": "no use of either key was reported, so nobody can say that the old key"
-    " is no longer needed",
-    "successor_not_working": "the new key does not work at present",
-    "successor_ends_first": "the new key ends before the old one",
-}
-"""Why a rotation waits for a person, by its `blocked_reason`."""
-
-CANCELLED = {
-    "unclaimed": "nobody fetched the new key in time",
-    "account_held": "the account was disabled before the new key was fetched",
-    "old_key_deleted": "the old key was deleted before the new one was fetched",
-    "successor_deleted": "the new key was deleted",
-}
-"""Why a rotation was cancelled, by its `cancel_reason`; an operator's reason is their own words."""
-
-_SELECT = f"""
-    SELECT r.id, r.account_id, a.email AS account, a.held AS account_held, r.family_id, r.state,
-        o.name, r.old_key_id, o.hint AS old_hint, o.status AS old_status,
-        o.expires_at AS old_expires_at, o.deleted_at AS old_deleted_at,
-        ou.last_used_at AS old_last_used_at,
-        EXISTS (SELECT FROM keyturn.holds h WHERE h.key_id = o.id AND h.kind = 'compromised'
-                AND h.placed_at IS NOT NULL AND h.lifted_at IS NULL) AS old_compromised,
-        r.new_key_id, k.hint AS new_hint, k.status AS new_status, k.expires_at AS new_expires_at,
-        k.deleted_at AS new_deleted_at, ku.first_used_at AS new_first_used_at,
-        ({WORKS}) AS new_works,
-        EXISTS (SELECT FROM keyturn.api_keys f JOIN keyturn.key_uses fu ON fu.key_id = f.id
-                WHERE f.family_id = r.family_id AND fu.last_used_at >= r.issued_at) AS family_used,
-        r.requested_by, r.idempotency_key, r.issued_at, r.sealed_until AS claim_until,
-        r.sealed IS NOT NULL AS claimable, r.claimed_at, r.confirmed_at, r.confirmed_by,
-        r.retire_at, r.paused_at, r.resumed_at,
-        CASE WHEN ah.held_from IS NOT NULL
-             THEN greatest(ah.held_from, r.resumed_at, r.issued_at) END AS held_from,
-        ah.held_until,
-        r.retired_at, r.undo_until, r.ended_at, r.cancel_reason, r.blocked_reason, r.next_check_at
-    FROM keyturn.rotations r
-    JOIN keyturn.accounts a ON a.id = r.account_id
-    JOIN keyturn.api_keys o ON o.id = r.old_key_id
-    JOIN keyturn.api_keys k ON k.id = r.new_key_id
-    LEFT JOIN keyturn.key_uses ou ON ou.key_id = o.id
-    LEFT JOIN keyturn.key_uses ku ON ku.key_id = k.id
-    LEFT JOIN LATERAL (
-        SELECT min(h.placed_at) AS held_from, max(h.lifted_at) AS held_until
-        FROM keyturn.holds h
-        WHERE h.account_id = r.account_id AND h.placed_at IS NOT NULL
-          AND (h.lifted_at IS NULL OR h.lifted_at > coalesce(r.resumed_at, r.issued_at))
-    ) ah ON true
-"""
-
-
-def select(tx: Tx, where: str, **params: Any) -> list[Rotation]:
-    """The rotations `r` for which a condition holds; it may go on with ORDER BY and LIMIT."""
-    return [Rotation(**row) for row in tx.rows(f"{_SELECT} WHERE {where}", **params)]
-
-
-def one(tx: Tx, rotation_id: UUID) -> Rotation:
-    """A rotation that is known to be there, read anew."""
-    return select(tx, "r.id = :id", id=rotation_id)[0]
-
 
 def bring_up_to_date(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
-    """Carry out every step that is due, and note when the next one will be."""
+    """Carry out every step that is due, tell the owner, and note when the next one will be."""
+    (after,) = catch_up(tx, [rotation], policy)
+    tell(tx, [(rotation, after)])
+    return after
+
+
+def catch_up(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rotation]:
+    """The same for several at once, as they are then, in the same order; the caller tells owners.
+
+    All take their first steps together, then those that moved their second ones, and so on.
+    """
+    now = {rotation.id: rotation for rotation in rotations}
+    moving = list(now)
     for _ in range(_MOST_STEPS):
-        moved = take(tx, rotation, decide(rotation, policy, tx.now()), actor=SYSTEM, policy=policy)
-        rotation = one(tx, rotation.id)
-        if not moved:
+        steps = [(now[one], decide(now[one], policy, tx.now())) for one in moving]
+        moved = take_all(tx, steps, actor=SYSTEM, policy=policy)
+        now |= {one.id: one for one in select(tx, "r.id = ANY(:ids)", ids=moving)}
+        moving = [one for one in moving if one in moved]
+        if not moving:
             break
-    return rotation
+    return list(now.values())
+
+
+def attempt(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rotation]:
+    """Catch up; a rotation of which a step fails is put off, so that it stops no other."""
+    savepoint = tx.savepoint()
+    try:
+        after = catch_up(tx, rotations, policy)
+        tx.write_added()
+    except Exception as error:
+        if is_server_trouble(error):
+            raise
+        tx.undo(savepoint)
+        if len(rotations) > 1:  # each by itself, to find the one
+            return [after for one in rotations for after in attempt(tx, [one], policy)]
+        return [_put_off(tx, rotations[0], type(error).__name__)]
+    savepoint.commit()  # what this raises is no step's fault: the whole batch is tried again
+    return after
+
+
+def _put_off(tx: Tx, rotation: Rotation, error: str) -> Rotation:
+    tx.execute(
+        "UPDATE keyturn.rotations SET blocked_reason = :failed,"
+        " next_check_at = :now + :pause WHERE id = :id",
+        id=rotation.id,
+        failed=FAILED,
+        pause=RECHECK,
+    )
+    if rotation.blocked_reason != FAILED:
+        note(tx, rotation, FAILED, actor=SYSTEM, why=error)
+    return one(tx, rotation.id)
 
 
 def take(tx: Tx, rotation: Rotation, step: Transition, *, actor: str, policy: Policy) -> bool:
     """Carry out one step. True where it moved the rotation, so that another one may be due."""
+    return bool(take_all(tx, [(rotation, step)], actor=actor, policy=policy))
+
+
+def take_all(
+    tx: Tx, steps: Sequence[tuple[Rotation, Transition]], *, actor: str, policy: Policy
+) -> set[UUID]:
+    """Carry out one step of each of several rotations; returns those that it moved.
+
+    What every rotation goes through is one statement for all of them, the rest one for each.
+    """
+    confirm, retire, complete = Steps[Confirm](), Steps[Retire](), Steps[Complete]()
+    moved = set[UUID]()
+    for rotation, step in steps:
+        match step:
+            case Confirm():
+                confirm.append((rotation, step))
+            case Retire():
+                retire.append((rotation, step))
+            case Complete():
+                complete.append((rotation, step))
+            case _:
+                if _take_alone(tx, rotation, step, actor, policy):
+                    moved.add(rotation.id)
+    if confirm:
+        moved |= _confirm(tx, confirm, actor, policy)
+    if retire:
+        moved |= _retire(tx, retire, actor, policy)
+    if complete:
+        moved |= _complete(tx, complete, actor, policy)
+    return moved
+
+
+def _take_alone(
+    tx: Tx,
+    rotation: Rotation,
+    step: Wait | Pause | Resume | Warn | Block | Undo | Cancel,
+    actor: str,
+    policy: Policy,
+) -> bool:
     match step:
         case Wait():
             return _wait(tx, rotation, step)
+        case Block():
+            return _block(tx, rotation, step, actor)
+        case Warn():
+            return _move(tx, rotation, step, "warned_for = :at", at=step.retire_at)
         case Pause():
             return _pause(tx, rotation, step, actor)
         case Resume():
             return _resume(tx, rotation, step, actor, policy)
-        case Confirm():
-            return _confirm(tx, rotation, step, actor, policy)
-        case Block():
-            return _block(tx, rotation, step, actor)
-        case Retire():
-            return _retire(tx, rotation, step, actor, policy)
-        case Complete():
-            return _complete(tx, rotation, step, actor, policy)
+        case Undo():
+            return _undo(tx, rotation, step, actor, policy)
         case Cancel():
             return _cancel(tx, rotation, step, actor, policy)
 
@@ -137,52 +173,41 @@ def note(tx: Tx, rotation: Rotation, verb: str, *, actor: str, why: str) -> None
     )
 
 
-def mail(
-    tx: Tx, rotation: Rotation, verb: str, *, priority: int = outbox.NORMAL, **more: object
-) -> None:
-    """Tell the owner about the rotation: which two keys, and `more`; never a key's text."""
-    payload = {
-        "rotation_id": str(rotation.id),
-        "account": rotation.account,
-        "key": {
-            "id": str(rotation.old_key_id),
-            "name": rotation.name,
-            "hint": rotation.old_hint,
-            "expires_at": rotation.old_expires_at.isoformat(),
-        },
-        "successor": {
-            "id": str(rotation.new_key_id),
-            "name": rotation.name,
-            "hint": rotation.new_hint,
-            "expires_at": rotation.new_expires_at.isoformat(),
-        },
-        **more,
-    }
-    outbox.add(
-        tx,
-        outbox.MAIL,
-        f"rotation.{verb}",
-        payload,
-        account_id=rotation.account_id,
-        priority=priority,
-    )
+def _move(tx: Tx, rotation: Rotation, step: Transition, change: str, /, **params: Any) -> bool:
+    """The guarded UPDATE: it moves a rotation only from the state in which it was read, and only
+    where the step leads. Raises NoSuchTransition."""
+    return bool(_move_all(tx, [(rotation, step)], change, **params))
 
 
-def _move(tx: Tx, rotation: Rotation, change: str, /, **params: Any) -> bool:
-    """The guarded UPDATE: it moves a rotation only from the state in which it was read."""
-    return bool(
-        tx.count(
-            f"UPDATE keyturn.rotations SET {change} WHERE id = :id AND state = :before",
-            id=rotation.id,
-            before=rotation.state,
-            **params,
-        )
-    )
+def _move_all(
+    tx: Tx, steps: Sequence[tuple[Rotation, T]], change: str, /, **params: Any
+) -> list[tuple[Rotation, T]]:
+    """The same for several at once; returns those that it moved. The change may use `s.place`, the
+    how-manieth a rotation is, from 1."""
+    ids = tx.execute(
+        f"""
+        UPDATE keyturn.rotations r SET state = s.after, {change}
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:befores AS text[]), CAST(:afters AS text[]))
+             WITH ORDINALITY AS s (id, before, after, place)
+        WHERE r.id = s.id AND r.state = s.before
+        RETURNING r.id
+        """,
+        ids=[rotation.id for rotation, _ in steps],
+        befores=[rotation.state for rotation, _ in steps],
+        afters=[rotation_states.after(rotation.state, step) for rotation, step in steps],
+        **params,
+    ).scalars()
+    moved = set(ids)
+    return [(rotation, step) for rotation, step in steps if rotation.id in moved]
 
 
 def _wait(tx: Tx, rotation: Rotation, step: Wait) -> bool:
-    if step.until != rotation.next_check_at or rotation.blocked_reason is not None:
-        _move(tx, rotation, "next_check_at = :until, blocked_reason = NULL", until=step.until)
+    # That a text does not open is no fact of the rotation: only its next claim can tell.
+    kept = rotation.blocked_reason == UNREADABLE and rotation.claimable
+    blocked = UNREADABLE if kept else None
+    if (step.until, blocked) != (rotation.next_check_at, rotation.blocked_reason):
+        change = "next_check_at = :until, blocked_reason = :blocked"
+        _move(tx, rotation, step, change, until=step.until, blocked=blocked)
     return False
 
 
@@ -191,6 +216,7 @@ def _pause(tx: Tx, rotation: Rotation, step: Pause, actor: str) -> bool:
     moved = _move(
         tx,
         rotation,
+        step,
         "paused_at = :at, sealed = NULL, sealed_kek = NULL, blocked_reason = NULL",
         at=step.at,
     )
@@ -208,6 +234,7 @@ def _resume(tx: Tx, rotation: Rotation, step: Resume, actor: str, policy: Policy
     moved = _move(
         tx,
         rotation,
+        step,
         "paused_at = NULL, resumed_at = :at, retire_at = :retire_at, blocked_reason = NULL,"
         " undo_until = undo_until + :pause",
         at=step.at,
@@ -219,32 +246,40 @@ def _resume(tx: Tx, rotation: Rotation, step: Resume, actor: str, policy: Policy
     return moved
 
 
-def _confirm(tx: Tx, rotation: Rotation, step: Confirm, actor: str, policy: Policy) -> bool:
+def _confirm(tx: Tx, steps: Steps[Confirm], actor: str, policy: Policy) -> set[UUID]:
+    moved = _move_all(
+        tx,
+        steps,
+        f"""
+        confirmed_at = (CAST(:times AS timestamptz[]))[s.place],
+        confirmed_by = (CAST(:by AS text[]))[s.place],
+        retire_at = (CAST(:retirements AS timestamptz[]))[s.place],
+        sealed = NULL, sealed_kek = NULL, blocked_reason = NULL, {_COUNTED_ANEW}
+        """,
+        times=[step.at for _, step in steps],
+        by=[step.by for _, step in steps],
+        retirements=[_retire_at(rotation, step, policy) for rotation, step in steps],
+    )
+    for rotation, step in moved:
+        note(tx, rotation, "confirmed", actor=actor, why=f"by {step.by}")
+    return _ids(moved)
+
+
+def _retire_at(rotation: Rotation, step: Confirm, policy: Policy) -> datetime:
     counted_from = max(step.at, rotation.resumed_at or step.at)  # a pause since the use counts not
-    retire_at = retirement(
+    return retirement(
         confirmed_at=counted_from,
         quiet_from=counted_from,
         old_expires_at=rotation.old_expires_at,
         policy=policy,
     )
-    moved = _move(
-        tx,
-        rotation,
-        "state = 'draining', confirmed_at = :at, confirmed_by = :by, retire_at = :retire_at,"
-        " sealed = NULL, sealed_kek = NULL",
-        at=step.at,
-        by=step.by,
-        retire_at=retire_at,
-    )
-    if moved:
-        note(tx, rotation, "confirmed", actor=actor, why=f"by {step.by}")
-    return moved
 
 
 def _block(tx: Tx, rotation: Rotation, step: Block, actor: str) -> bool:
     _move(
         tx,
         rotation,
+        step,
         "blocked_reason = :reason, next_check_at = :until",
         reason=step.reason,
         until=step.until,
@@ -252,7 +287,8 @@ def _block(tx: Tx, rotation: Rotation, step: Block, actor: str) -> bool:
     if rotation.blocked_reason != step.reason:
         note(tx, rotation, "blocked", actor=actor, why=step.reason)
         if not _told_of(tx, rotation, step.reason):
-            mail(tx, rotation, "blocked", code=step.reason, reason=BLOCKED[step.reason])
+            more = used(rotation) if rotation.retire_at else {}
+            mail(tx, rotation, "blocked", code=step.reason, reason=BLOCKED[step.reason], **more)
     return False
 
 
@@ -261,7 +297,7 @@ def _told_of(tx: Tx, rotation: Rotation, reason: str) -> bool:
     told = tx.row(
         """
         SELECT FROM keyturn.outbox
-        WHERE account_id = :account AND kind = 'rotation.blocked'
+        WHERE account_id = :account AND kind = 'rotation.blocked' AND state <> 'skipped'
           AND payload->>'rotation_id' = :rotation AND payload->>'code' = :reason
         """,
         account=rotation.account_id,
@@ -271,45 +307,88 @@ def _told_of(tx: Tx, rotation: Rotation, reason: str) -> bool:
     return told is not None
 
 
-def _retire(tx: Tx, rotation: Rotation, step: Retire, actor: str, policy: Policy) -> bool:
+def _retire(tx: Tx, steps: Steps[Retire], actor: str, policy: Policy) -> set[UUID]:
+    moved = _move_all(
+        tx,
+        steps,
+        "retired_at = :now, undo_until = :now + :undo, blocked_reason = NULL",
+        undo=policy.undo_for,
+    )
+    for rotation, step in moved:
+        note(tx, rotation, "retired", actor=actor, why=step.why)
+    wanted = {
+        holds.on_key(rotation.old_key_id): _retirement_of(rotation, actor) for rotation, _ in moved
+    }
+    if wanted:
+        holds.place_alike(tx, wanted, policy)
+    for rotation, step in moved:
+        if step.why == IN_USE:
+            retired = one(tx, rotation.id)
+            mail(tx, retired, "retired", undo_until=str(retired.undo_until), **used(retired))
+    return _ids(moved)
+
+
+def _undo(tx: Tx, rotation: Rotation, step: Undo, actor: str, policy: Policy) -> bool:
     moved = _move(
         tx,
         rotation,
-        "state = 'retired', retired_at = :now, undo_until = :now + :undo, blocked_reason = NULL",
-        undo=policy.undo_for,
+        step,
+        "retired_at = NULL, undo_until = NULL, undone_at = :now, resumed_at = :now,"
+        f" retire_at = :retire_at, next_check_at = :now, {_COUNTED_ANEW}",
+        retire_at=retirement(
+            confirmed_at=tx.now(),
+            quiet_from=tx.now(),
+            old_expires_at=rotation.old_expires_at,
+            policy=policy,
+        ),
     )
     if moved:
-        note(tx, rotation, "retired", actor=actor, why=step.why)
-        replaced = f"replaced by {rotation.new_key_id}"
-        cause = Cause(source=SYSTEM, kind="rotated", actor=actor, reason=replaced)
-        holds.place(tx, holds.on_key(rotation.old_key_id), cause, policy)
+        note(tx, rotation, "undone", actor=actor, why=step.reason)
+        cause = _retirement_of(rotation, actor)
+        holds.lift(tx, holds.on_key(rotation.old_key_id), cause, policy)
     return moved
 
 
-def _complete(tx: Tx, rotation: Rotation, step: Complete, actor: str, policy: Policy) -> bool:
-    moved = _move(tx, rotation, f"state = 'completed', {_ENDED}")
-    if moved:
+def _retirement_of(rotation: Rotation, actor: str) -> Cause:
+    replaced = f"replaced by {rotation.new_key_id}"
+    return Cause(source=SYSTEM, kind="rotated", actor=actor, reason=replaced)
+
+
+def _complete(tx: Tx, steps: Steps[Complete], actor: str, policy: Policy) -> set[UUID]:
+    moved = _move_all(tx, steps, _ENDED)
+    for rotation, step in moved:
         note(tx, rotation, "completed", actor=actor, why=step.why)
-        if step.delete_old:
-            api_keys.delete(tx, rotation.old_key_id, actor=actor, why="rotated", policy=policy)
-            mail(tx, rotation, "completed")
-    return moved
+    ending = [rotation for rotation, step in moved if step.delete_old]
+    if ending:
+        old = [rotation.old_key_id for rotation in ending]
+        api_keys.delete_all(tx, old, actor=actor, why="rotated", policy=policy)
+    for rotation in ending:
+        mail(tx, rotation, "completed")
+    return _ids(moved)
+
+
+def _ids(moved: Sequence[tuple[Rotation, Transition]]) -> set[UUID]:
+    return {rotation.id for rotation, _ in moved}
 
 
 def _cancel(tx: Tx, rotation: Rotation, step: Cancel, actor: str, policy: Policy) -> bool:
-    moved = _move(
-        tx, rotation, f"state = 'cancelled', cancel_reason = :reason, {_ENDED}", reason=step.reason
-    )
+    moved = _move(tx, rotation, step, f"cancel_reason = :reason, {_ENDED}", reason=step.reason)
     if moved:
         note(tx, rotation, "cancelled", actor=actor, why=step.reason)
         api_keys.delete(
             tx, rotation.new_key_id, actor=actor, why="rotation_cancelled", policy=policy
         )
-        said = CANCELLED.get(step.reason, step.reason)
-        mail(tx, rotation, "cancelled", code=step.reason, reason=said)
+        if step.reason not in REPLACED_AT_ONCE:
+            said = CANCELLED.get(step.reason, step.reason)
+            mail(tx, rotation, "cancelled", code=step.reason, reason=said)
     return moved
 
 
 _ENDED = (
     "ended_at = :now, sealed = NULL, sealed_kek = NULL, blocked_reason = NULL, paused_at = NULL"
+)
+
+_COUNTED_ANEW = (
+    "old_uses_before ="
+    " coalesce((SELECT uses FROM keyturn.key_uses u WHERE u.key_id = old_key_id), 0)"
 )

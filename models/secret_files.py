@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from .errors import Misconfigured
 
@@ -84,6 +84,32 @@ def make(directory: Path, name: str) -> Path:
     return path
 
 
+def following(directory: Path, name: str) -> Path | None:
+    """The newest file that ends in `.next`, understood and not used yet; None if there is none.
+
+    Raises Misconfigured as `read_versioned` does.
+    """
+    found = read_versioned(directory, name)
+    newest = max(found.by_version)
+    return directory / f"{name}-{newest}.next" if newest > found.current else None
+
+
+def use(path: Path) -> Path:
+    """Rename a file that ends in `.next`: it is current from then on. Its new path.
+
+    Raises Misconfigured where that cannot be done.
+    """
+    current = path.with_name(path.name.removesuffix(".next"))
+    try:
+        path.rename(current)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot rename {path} to {current} ({error.strerror}): make the directory writable "
+            "for the user that runs this, and for nobody else"
+        ) from None
+    return current
+
+
 def mark(directory: Path) -> object:
     """Something that changes with the directory's files. Raises OSError."""
     with os.scandir(directory) as entries:
@@ -94,18 +120,23 @@ def mark(directory: Path) -> object:
 def _listed(directory: Path, name: str) -> list[Path]:
     try:
         found = sorted(path for path in directory.iterdir() if path.name.startswith(f"{name}-"))
-        status = directory.stat()
+        check_directory(directory)
     except OSError as error:
         raise Misconfigured(
             f"cannot list {directory} ({error.strerror}): make the directory of the secrets, "
             "readable for the user that runs Keyturn"
         ) from None
+    return found
+
+
+def check_directory(directory: Path) -> None:
+    """Raises Misconfigured where others may put files into it; OSError where it is none."""
+    status = directory.stat()
     _check_owner(directory, status)
     if status.st_mode & _OTHERS_WRITE:
         raise Misconfigured(
             f"{directory} lets others put files into it: run `chmod go-w {directory}`"
         )
-    return found
 
 
 def _version(path: Path, name: str) -> tuple[int, bool]:
@@ -118,7 +149,7 @@ def _version(path: Path, name: str) -> tuple[int, bool]:
 
 
 def _secret(path: Path) -> bytes:
-    content = _read_private(path)
+    content = read_private(path)
     if not content.isascii():
         secret = content  # bytes, not text: a byte that looks like a line's end belongs to it
     else:
@@ -133,8 +164,11 @@ def _secret(path: Path) -> bytes:
     return secret
 
 
-def _read_private(path: Path) -> bytes:
-    """A link is followed: what it leads to is looked at, by the descriptor that is read."""
+def read_private(path: Path) -> bytes:
+    """The content of a file that nobody else can read or write; else raises Misconfigured.
+
+    A link is followed: what it leads to is looked at, by the descriptor that is read.
+    """
     try:
         # Without O_NONBLOCK a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,12 +183,32 @@ def _read_private(path: Path) -> bytes:
         ) from None
 
 
-def _check_private(path: Path, status: os.stat_result) -> None:
+def open_private(path: Path) -> BinaryIO:
+    """A file of any size that nobody else can read or write, opened; else raises Misconfigured."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _check_closed(path, os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot read {path} ({error.strerror}): make it a file of the user that runs Keyturn"
+        ) from None
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_closed(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Misconfigured(f"{path} is not a file: move it elsewhere")
     _check_owner(path, status)
     if status.st_mode & _OTHERS:
         raise Misconfigured(f"{path} is open to group or others: run `chmod 600 {path}`")
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    _check_closed(path, status)
     if status.st_size > LARGEST_FILE:
         raise Misconfigured(
             f"{path} is larger than {LARGEST_FILE} bytes: make it with {_recipe(path)}"

@@ -3,18 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import inbox, schedule_runs
+from . import inbox, schedule_runs, source_silence
 from .base import Tx
 from .schedule_runs import ScheduleRun
-from .tables import ROTATION_LIVE
+from .tables import ROTATION_LIVE, ROTATION_OPEN, one_of
 
 
 @dataclass(frozen=True)
 class Status:
     """Work that waits, and when each flow last ran.
 
+    `unreported_rotations` are under way for a day or more without any use of the family's keys on
+    record: nobody can say whether their old keys are still needed.
+
     `waiting_seconds` is how long the oldest has waited that could be dealt with now: an `event`, a
     `message` to be sent, a `key` past its end. What does not wait is not in it.
+
+    `silent_sources` are those that have been silent for longer than is normal, and for how many
+    seconds.
     """
 
     events: Mapping[str, int]
@@ -23,8 +29,20 @@ class Status:
     keys_past_end: int
     rotations: Mapping[str, int]
     blocked_rotations: int
+    unreported_rotations: int
     waiting_seconds: Mapping[str, float]
+    silent_sources: Mapping[str, float]
     runs: list[ScheduleRun]
+
+
+# After a day, for whoever fetches a key rarely uses it in the same minute.
+_UNREPORTED = f"""
+    SELECT count(*) FROM keyturn.rotations r
+    WHERE r.{one_of("state", ROTATION_OPEN)} AND r.issued_at <= :now - interval '1 day'
+      AND NOT EXISTS (
+        SELECT FROM keyturn.api_keys k JOIN keyturn.key_uses u ON u.key_id = k.id
+        WHERE k.family_id = r.family_id AND u.last_used_at >= r.issued_at)
+"""
 
 
 def read(tx: Tx) -> Status:
@@ -47,7 +65,9 @@ def read(tx: Tx) -> Status:
         ),
         rotations={row["state"]: row["n"] for row in rotations},
         blocked_rotations=sum(row["blocked"] for row in rotations),
+        unreported_rotations=tx.scalar(_UNREPORTED),
         waiting_seconds=_waiting(tx),
+        silent_sources=source_silence.silent(tx),
         runs=schedule_runs.listed(tx),
     )
 

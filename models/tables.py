@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
@@ -29,6 +29,15 @@ KEY_STATUS = ("active", "disabled", "expired", "retired", "deleted")
 ROTATION_OPEN = ("issued", "draining")
 ROTATION_LIVE = (*ROTATION_OPEN, "retired")
 ROTATION_STATES = (*ROTATION_LIVE, "completed", "cancelled")
+HAND_OVER_OPEN = ("waiting", "delivered")
+HAND_OVER_STATES = (*HAND_OVER_OPEN, "done", "failed", "skipped")
+ROTATION_REASONS = ("requested", "scheduled", "operation", "compromised")
+
+DELETION_OPEN = """
+    h.kind = 'deleted' AND h.lifted_at IS NULL AND NOT h.confirm
+    AND (h.carried_out_at IS NULL OR h.carried_out_at < h.placed_at)
+"""
+"""A hold `h` (keyturn.holds) whose keys are still to be deleted; its time may not have come."""
 
 Time = DateTime(timezone=True)
 
@@ -45,6 +54,7 @@ class Role(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
     grantable: Mapped[bool]
+    rotation_policy: Mapped[str | None] = mapped_column(Text)
 
 
 class Account(Base):
@@ -62,10 +72,16 @@ class Account(Base):
     held: Mapped[bool] = mapped_column(server_default="false")
     unsettled: Mapped[bool] = mapped_column(server_default="false")
     created_at: Mapped[datetime] = mapped_column(Time)
+    rotation_policy: Mapped[str | None] = mapped_column(Text)
+    public_key: Mapped[dict[str, str] | None] = mapped_column(JSONB)
 
 
 class AccountIdentity(Base):
-    """A name by which a producer calls an account, from `linked_at` on."""
+    """A name by which a producer calls an account, from `linked_at` to `unlinked_at`.
+
+    The sequences are those of the events that linked and unlinked it. `replaced` says that another
+    name took its place then.
+    """
 
     __tablename__ = "account_identities"
     __table_args__ = (
@@ -78,6 +94,13 @@ class AccountIdentity(Base):
             postgresql_where=text("unlinked_at IS NULL"),
         ),
         Index("ix_account_identities_account_id", "account_id"),
+        Index(
+            "ix_account_identities_unlinked",
+            "format",
+            "issuer",
+            "value",
+            postgresql_where=text("unlinked_at IS NOT NULL"),
+        ),
     )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("keyturn.accounts.id"))
@@ -86,6 +109,11 @@ class AccountIdentity(Base):
     value: Mapped[str] = mapped_column(Text)
     linked_at: Mapped[datetime] = mapped_column(Time)
     unlinked_at: Mapped[datetime | None] = mapped_column(Time)
+    linked_by: Mapped[str | None] = mapped_column(Text)
+    unlinked_by: Mapped[str | None] = mapped_column(Text)
+    linked_sequence: Mapped[int | None] = mapped_column(BigInteger)
+    unlinked_sequence: Mapped[int | None] = mapped_column(BigInteger)
+    replaced: Mapped[bool] = mapped_column(server_default="false")
 
 
 class ApiKey(Base):
@@ -122,18 +150,50 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(Time)
     expires_at: Mapped[datetime] = mapped_column(Time)
     deleted_at: Mapped[datetime | None] = mapped_column(Time)
+    rotation_policy: Mapped[str | None] = mapped_column(Text)
 
 
 class KeyUse(Base):
     """When a key was used. A row of its own, so that recording never touches the key's row."""
 
     __tablename__ = "key_uses"
-    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+    __table_args__ = (
+        Index(
+            "ix_key_uses_refused",
+            "key_id",
+            postgresql_where=text("refused_at > coalesce(refused_told_at, '-infinity')"),
+        ),
+        {"postgresql_with": {"fillfactor": "50"}},
+    )
     key_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     first_used_at: Mapped[datetime | None] = mapped_column(Time)
     last_used_at: Mapped[datetime | None] = mapped_column(Time)
     uses: Mapped[int] = mapped_column(BigInteger, server_default="0")
     last_ip: Mapped[str | None] = mapped_column(INET)
+    refused_at: Mapped[datetime | None] = mapped_column(Time)
+    refused_uses: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    refused_ip: Mapped[str | None] = mapped_column(INET)
+    refused_told_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class Compromise(Base):
+    """A key that others know, and what is still to follow the hold that stopped it."""
+
+    __tablename__ = "compromises"
+    __table_args__ = (
+        CheckConstraint(one_of("state", ("open", "done")), name="state"),
+        Index("ix_compromises_open", "next_attempt_at", postgresql_where=text("state = 'open'")),
+    )
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("keyturn.api_keys.id"), primary_key=True)
+    account_id: Mapped[uuid.UUID]
+    actor: Mapped[str] = mapped_column(Text)
+    reported_at: Mapped[datetime] = mapped_column(Time)
+    issue: Mapped[bool]
+    state: Mapped[str] = mapped_column(Text, server_default="open")
+    outcome: Mapped[str | None] = mapped_column(Text)
+    rotation_id: Mapped[uuid.UUID | None]
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    next_attempt_at: Mapped[datetime] = mapped_column(Time)
 
 
 class Hold(Base):
@@ -166,7 +226,7 @@ class Hold(Base):
         Index(
             "ix_holds_deletion",
             "placed_at",
-            postgresql_where=text("kind = 'deleted' AND lifted_at IS NULL"),
+            postgresql_where=text(DELETION_OPEN.replace("h.", "")),
         ),
     )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -182,6 +242,7 @@ class Hold(Base):
     mark_event: Mapped[int | None] = mapped_column(BigInteger)
     confirm: Mapped[bool] = mapped_column(server_default="false")
     confirmed_at: Mapped[datetime | None] = mapped_column(Time)
+    carried_out_at: Mapped[datetime | None] = mapped_column(Time)
 
 
 class Rotation(Base):
@@ -190,9 +251,28 @@ class Rotation(Base):
     __tablename__ = "rotations"
     __table_args__ = (
         CheckConstraint(one_of("state", ROTATION_STATES), name="state"),
+        CheckConstraint(one_of("reason", ROTATION_REASONS), name="reason"),
         CheckConstraint(
-            "state NOT IN ('draining', 'retired') OR confirmed_at IS NOT NULL", name="confirmed"
+            "state <> 'issued' OR num_nonnulls(confirmed_at, retire_at, retired_at) = 0",
+            name="issued",
         ),
+        CheckConstraint(
+            "state NOT IN ('draining', 'retired')"
+            " OR num_nulls(confirmed_at, confirmed_by, retire_at) = 0",
+            name="draining",
+        ),
+        CheckConstraint(
+            "state <> 'retired' OR num_nulls(retired_at, undo_until) = 0", name="retired"
+        ),
+        CheckConstraint(
+            "(state IN ('completed', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"
+        ),
+        CheckConstraint("(state = 'cancelled') = (cancel_reason IS NOT NULL)", name="cancelled"),
+        CheckConstraint(
+            f"{one_of('state', ROTATION_LIVE)} OR num_nonnulls(paused_at, blocked_reason) = 0",
+            name="waits",
+        ),
+        CheckConstraint("reissued_as IS NULL OR state = 'cancelled'", name="reissued"),
         CheckConstraint("(sealed IS NULL) = (sealed_kek IS NULL)", name="sealed"),
         CheckConstraint("sealed IS NULL OR state = 'issued'", name="sealed_only_issued"),
         Index(
@@ -207,6 +287,11 @@ class Rotation(Base):
             postgresql_where=text(one_of("state", ROTATION_LIVE)),
         ),
         Index("ix_rotations_old_key_id", "old_key_id"),
+        Index(
+            "ix_rotations_sealed_kek",
+            "sealed_kek",
+            postgresql_where=text("sealed_kek IS NOT NULL"),
+        ),
         UniqueConstraint("account_id", "idempotency_key"),
     )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -234,3 +319,64 @@ class Rotation(Base):
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     blocked_reason: Mapped[str | None] = mapped_column(Text)
     next_check_at: Mapped[datetime] = mapped_column(Time)
+    sink: Mapped[str] = mapped_column(Text, server_default="claim")
+    claimed_by: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text, server_default="requested")
+    operation_id: Mapped[uuid.UUID | None]
+    old_uses_before: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    warned_for: Mapped[datetime | None] = mapped_column(Time)
+    undone_at: Mapped[datetime | None] = mapped_column(Time)
+    reissued_as: Mapped[uuid.UUID | None]
+
+
+class HandOver(Base):
+    """The way of a successor's text to a sink: delivered, and where the sink asks for that
+    promoted once the rotation is confirmed. A `done` one has nothing more before it."""
+
+    __tablename__ = "hand_overs"
+    __table_args__ = (
+        CheckConstraint(one_of("state", HAND_OVER_STATES), name="state"),
+        Index(
+            "ix_hand_overs_due", "due_at", postgresql_where=text(one_of("state", HAND_OVER_OPEN))
+        ),
+    )
+    rotation_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("keyturn.rotations.id"), primary_key=True
+    )
+    sink: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text, server_default="waiting")
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    fence: Mapped[int] = mapped_column(Integer, server_default="0")
+    due_at: Mapped[datetime] = mapped_column(Time)
+    error: Mapped[str | None] = mapped_column(Text)
+    receipt: Mapped[str | None] = mapped_column(Text)
+    delivered_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class ScheduledRotation(Base):
+    """When a key is to be rotated, if its policy says so; `next_at` None: there is nothing to do.
+
+    `reason` says why a key whose time has come is not in rotation.
+    """
+
+    __tablename__ = "rotation_schedule"
+    __table_args__ = (
+        Index(
+            "ix_rotation_schedule_next_at",
+            "next_at",
+            postgresql_where=text("next_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_rotation_schedule_started_at",
+            "started_at",
+            postgresql_where=text("started_at IS NOT NULL"),
+        ),
+    )
+    key_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    policy: Mapped[str] = mapped_column(Text)
+    rotate_at: Mapped[datetime] = mapped_column(Time)
+    next_at: Mapped[datetime | None] = mapped_column(Time)
+    reason: Mapped[str | None] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    started_at: Mapped[datetime | None] = mapped_column(Time)
+    rotation_id: Mapped[uuid.UUID | None]

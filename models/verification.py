@@ -1,12 +1,12 @@
 """`verify`: one SELECT answers whether a key works and why not; its use is recorded behind it."""
 
-import os
 import struct
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -15,9 +15,13 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from .base import Database
-from .key_text import Peppers, digests, parse
+from .forks import begins_anew
+from .key_imports import JOB
+from .key_text import Peppers, Secret, digests, foreign, parse
 from .predicate import WORKS
 from .recording import Use
+
+T = TypeVar("T")
 
 _SQL = f"""
     SELECT k.id, k.account_id, a.email, k.role, r.permissions, k.expires_at, k.allowed_ips,
@@ -68,6 +72,15 @@ REASONS = {
 }
 """Every reason that `verify` gives, and what it means."""
 
+STOPPED = frozenset({"retired", "deleted", "key_held"})
+"""Reasons for which somebody stopped the key itself: who still tries it is worth knowing."""
+
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks whether keys of other shapes than ours were imported."""
+
+_IMPORTED = "SELECT EXISTS (SELECT FROM keyturn.schedule_runs WHERE job = %s)"
+
 
 class _Line:
     """A connection on which one prepared statement is asked, through libpq itself.
@@ -92,6 +105,10 @@ class _Line:
         self._rows.set_pgresult(result, format=Format.BINARY)
         return self._rows.load_row(0, tuple) if result.ntuples else None
 
+    def imported(self) -> bool:
+        """Whether keys of other shapes than ours were imported."""
+        return self.connection.execute(_IMPORTED, [JOB]).fetchone() == (True,)
+
     def _answer(self, result: PGresult, expected: ExecStatus) -> None:
         if result.status == expected:
             return
@@ -105,26 +122,35 @@ class Verifier:
 
     There is no ping before use: where a connection turns out to be dead, all idle
     ones are let go and the question is asked once more, which is harmless as nothing is written.
-    `peppers` may be set to others at any time.
+    `peppers` may be set to others at any time. A text that is none of our own is looked up only
+    where keys of other shapes were imported, which is learned within LOOK_EVERY.
     """
 
-    def __init__(self, database: Database, peppers: Peppers) -> None:
+    def __init__(self, database: Database, peppers: Peppers, prefix: str = "kt") -> None:
+        """`prefix` is that of our own keys: one that has it, and a typo, is not looked up."""
         self.peppers = peppers
+        self._prefix = prefix
+        self._imported, self._look_at = False, 0.0
         self._clock = database.clock
         self._connect = database.connect_autocommit
         self._idle: list[_Line] = []
-        self._process = os.getpid()
+        begins_anew(self)
+
+    def forget_parent(self) -> None:
+        """See models.forks."""
+        self._idle = []
 
     def verify(self, text: object, ip: str | None = None) -> tuple[Verdict, Use | None]:
-        """The answer, and the use to record where the key works. Takes no lock.
+        """The answer, and the use to record: of a key that works, or that was stopped. No lock.
 
         Raises what the driver raises where the database does not answer: the caller must not take
         that for a yes.
         """
         parsed = parse(text)
-        if parsed is None:
+        secret = parsed.secret if parsed else self._foreign(text)
+        if secret is None:
             return Verdict(False, "malformed"), None
-        row = self._select(digests(parsed.secret.reveal(), self.peppers))
+        row = self._select(digests(secret.reveal(), self.peppers))
         if row is None:
             return Verdict(False, "unknown"), None
         key_id, account_id, email, role, permissions, expires_at, allowed, now, reason = row
@@ -133,7 +159,9 @@ class Verifier:
         verdict = Verdict(
             reason is None, reason, key_id, account_id, email, role, tuple(permissions), expires_at
         )
-        return verdict, Use(key_id, now, ip) if reason is None else None
+        if reason is None:
+            return verdict, Use(key_id, now, ip)
+        return verdict, Use(key_id, now, ip, refused=True) if reason in STOPPED else None
 
     def close(self) -> None:
         """Close what is idle."""
@@ -141,30 +169,39 @@ class Verifier:
         for line in idle:
             line.connection.close()
 
+    def _foreign(self, text: object) -> Secret | None:
+        """The text of a key that may have been imported; None where none was, or it cannot be."""
+        secret = foreign(text, self._prefix)
+        if secret is not None and not self._imported and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY
+            self._imported = self._asked(_Line.imported, len(self.peppers.versions))
+        return secret if self._imported else None
+
     def _select(self, values: list[bytes]) -> Any:
         peppers = len(values)
         if self._clock:
             values.append(struct.pack("!d", self._clock().timestamp()))
+        return self._asked(lambda line: line.ask(values), peppers)
+
+    def _asked(self, ask: Callable[[_Line], T], peppers: int) -> T:
         try:
-            return self._fetch(values, peppers)
+            return self._once(ask, peppers)
         except psycopg.OperationalError:
             self.close()
-            return self._fetch(values, peppers)
+            return self._once(ask, peppers)
 
-    def _fetch(self, values: list[bytes], peppers: int) -> Any:
+    def _once(self, ask: Callable[[_Line], T], peppers: int) -> T:
         line = self._take(peppers)
         try:
-            row = line.ask(values)
+            answer = ask(line)
         except BaseException:
             line.connection.close()
             raise
         self._idle.append(line)
-        return row
+        return answer
 
     def _take(self, peppers: int) -> _Line:
         """A connection that nobody else uses until it is put back."""
-        if self._process != os.getpid():  # after a fork: the parent's connections are not ours
-            self._process, self._idle = os.getpid(), []
         try:
             while (line := self._idle.pop()).peppers != peppers:
                 line.connection.close()  # from before a pepper came or went

@@ -1,16 +1,30 @@
 """What happens: short scripts of verbs from `models`, each doing whatever is due."""
 
-from . import accounts, keys, notices, outbox, rotations, running, upkeep
+from . import (
+    accounts,
+    compromise,
+    keys,
+    notices,
+    operations,
+    outbox,
+    rotation_schedule,
+    rotations,
+    running,
+    upkeep,
+)
 from .runtime import Flow, Runtime, flows, run
 
 __all__ = [
     "Flow",
     "Runtime",
     "accounts",
+    "compromise",
     "flows",
     "keys",
     "notices",
+    "operations",
     "outbox",
+    "rotation_schedule",
     "rotations",
     "run",
     "running",

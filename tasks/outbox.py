@@ -1,10 +1,12 @@
 """What was committed to be told is told."""
 
+from collections.abc import Sequence
 from functools import partial
+from uuid import UUID
 
-from models import notices, outbox
+from models import notices, outbox, rotation_mails
 from models.base import Step, Tx
-from models.messages import Channel
+from models.messages import Channel, Outgoing
 
 from .runtime import Runtime, flow
 
@@ -22,7 +24,7 @@ def _batch(run: Runtime, name: str, channel: Channel) -> Step:
     leased = run.database.run(lambda tx: outbox.lease(tx, name, run.policy))
     if not leased.messages:
         return Step(0, finished=True)
-    messages, skipped = run.database.run(lambda tx: notices.refresh(tx, leased.messages))
+    messages, skipped = run.database.run(lambda tx: _still_true(tx, leased.messages))
     deliveries = list(channel.send(messages)) if messages else []
     failed = [delivery for delivery in deliveries if delivery.state == "failed"]
     if failed:
@@ -35,3 +37,10 @@ def _batch(run: Runtime, name: str, channel: Channel) -> Step:
         return sent
 
     return Step(run.database.run(write), finished=False)
+
+
+def _still_true(tx: Tx, leased: Sequence[Outgoing]) -> tuple[list[Outgoing], dict[UUID, str]]:
+    """What to send of the messages, and which to skip with why, by what is known now."""
+    messages, skipped = notices.refresh(tx, leased)
+    messages, over = rotation_mails.refresh(tx, messages)
+    return messages, skipped | over

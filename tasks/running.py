@@ -4,8 +4,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 _running: dict[int, tuple[str, float]] = {}
+_NO_THREAD: Final = 0
 
 
 @contextmanager
@@ -24,6 +26,17 @@ def noted(flow: str, allowed: float = 0.0) -> Iterator[None]:
             _running.pop(thread, None)
         else:
             _running[thread] = outer
+
+
+def ending(allowed: float = 0.0) -> None:
+    """Count the end of this process as running from now on; its first `allowed` seconds do not."""
+    _running.setdefault(_NO_THREAD, ("the end of the process", time.monotonic() + allowed))
+
+
+def others() -> int:
+    """How many other threads than this one have a flow under way."""
+    mine = (_NO_THREAD, threading.get_ident())
+    return sum(thread not in mine for thread in list(_running))
 
 
 def longest() -> tuple[str, float] | None:

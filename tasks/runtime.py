@@ -13,6 +13,7 @@ from models.base import Database, Step, Tx
 from models.keyring import Keyring
 from models.messages import Channel
 from models.policy import Policy
+from models.sinks import Sink
 
 from .clock import ClockGuard
 from .running import noted
@@ -33,16 +34,20 @@ class Runtime:
     channels: Mapping[str, Channel]
     schedule: Mapping[str, timedelta] = field(default_factory=dict)
     clock: ClockGuard = field(default_factory=ClockGuard)
+    sinks: Mapping[str, Sink] = field(default_factory=dict)
 
     def batches(self, step: Callable[[Tx], Step], flow: str) -> int:
         """Repeat `step`, each time in a transaction of its own, as `until_finished` does."""
         return self.until_finished(lambda: self.database.run(step), flow)
 
-    def until_finished(self, batch: Callable[[], Step], flow: str) -> int:
+    def until_finished(
+        self, batch: Callable[[], Step], flow: str, *, longest: timedelta | None = None
+    ) -> int:
         """Repeat a batch until it finds nothing more; returns how many things changed.
 
         A run that grows long rings for its flow and ends, so that it never outlives its lease.
         """
+        most = min(longest or LONGEST_RUN, self.policy.lease / 2).total_seconds()
         started = time.monotonic()
         changed = 0
         while True:
@@ -50,12 +55,9 @@ class Runtime:
             changed += done.changed
             if done.finished:
                 return changed
-            if time.monotonic() - started > self._longest_run().total_seconds():
+            if time.monotonic() - started > most:
                 self.ring([flow])
                 return changed
-
-    def _longest_run(self) -> timedelta:
-        return min(LONGEST_RUN, self.policy.lease / 2)
 
     def ring(self, flows: Iterable[str]) -> None:
         """Ask for flows to run now."""

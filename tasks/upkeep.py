@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-from models import audit_seal, deletions, inbox, invariants, schedule_runs
+from models import (
+    audit_seal,
+    deletions,
+    inbox,
+    invariants,
+    operations,
+    resealing,
+    schedule_runs,
+    source_silence,
+)
 from models.base import Step, Tx
 from models.policy import Policy
 
@@ -36,6 +45,28 @@ def seal_audit(run: Runtime) -> int:
     return run.batches(lambda tx: audit_seal.step(tx, run.policy), "upkeep.seal_audit")
 
 
+@flow("upkeep.reseal")
+def reseal(run: Runtime) -> int:
+    """Seal what waits under an older key-encryption key anew, under the current one."""
+    after = resealing.FIRST
+
+    def batch() -> Step:
+        nonlocal after
+        step = run.database.run(lambda tx: resealing.step(tx, run.keyring.sealer, after))
+        for rotation in step.broken:
+            run.alarm("sealed_secret_broken", rotation=str(rotation))
+        after = step.after
+        return step
+
+    return run.until_finished(batch, "upkeep.reseal")
+
+
+@flow(source_silence.FLOW)
+def watch_sources(run: Runtime) -> int:
+    """Tell of sources that have been silent for longer than is normal; returns how many anew."""
+    return run.database.run(lambda tx: source_silence.watch(tx, run.policy.silent_after))
+
+
 @flow("upkeep.retention", destructive=True)
 def retention(run: Runtime) -> int:
     """Remove rows that have served their time."""
@@ -46,5 +77,5 @@ def retention(run: Runtime) -> int:
 
     return sum(
         run.until_finished(partial(batch, forget), "upkeep.retention")
-        for forget in (inbox.forget, deletions.forget_sent, deletions.purge)
+        for forget in (inbox.forget, deletions.forget_sent, operations.forget, deletions.purge)
     )

@@ -1,6 +1,7 @@
 """What every test may ask for: real servers, and a database of its own."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -106,3 +107,13 @@ def _database(postgres: Postgres, template: str, secrets_dir: Path | None) -> It
     with postgres.connect() as connection:
         drop = sql.SQL("DROP DATABASE {name} WITH (FORCE)")
         connection.execute(drop.format(**identifiers))
+
+
+@pytest.fixture
+def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and an environment without settings; returns the directory."""
+    for name in list(os.environ):
+        if name.upper().startswith("KEYTURN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

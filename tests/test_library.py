@@ -1,16 +1,13 @@
 """A stranger's product, with a package of its own named `models`, uses the library `keyturn`."""
 
 import os
-import shutil
 import subprocess
-import sys
-import sysconfig
 import tomllib
-import venv
 from pathlib import Path
 
 import pytest
 
+from tests import product
 from worker.embedded.home import PROJECT
 
 PRODUCT = """
@@ -46,19 +43,8 @@ def packages_of_the_library() -> set[str]:
 
 @pytest.fixture(scope="module")
 def product_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the library installed, our dependencies, and nothing else of Keyturn."""
-    place = tmp_path_factory.mktemp("product")
-    venv.create(place / "venv", with_pip=False)
-    python = place / "venv" / "bin" / "python"
-    site = next((place / "venv" / "lib").glob("python*/site-packages"))
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    copy = shutil.copytree(  # building writes into the source
-        PROJECT / "models", place / "source", ignore=shutil.ignore_patterns("build", "*.egg-info")
-    )
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([*pip, *offline, str(copy)], check=True)
-    return python
+    """What a product runs by."""
+    return product.make(tmp_path_factory.mktemp("product"))
 
 
 def test_a_product_with_models_of_its_own_uses_the_library(

@@ -1,4 +1,4 @@
-"""docs/security.md: every line of the threat model names tests, and they are there."""
+"""docs/security.md and docs/failures.md: every line names tests, and they are there."""
 
 import re
 from typing import Final
@@ -12,14 +12,30 @@ from tests.worker.secured import PERMISSIONS, USERS
 DOCUMENT: Final = (ROOT / "docs" / "security.md").read_text("utf-8")
 _MODEL: Final = DOCUMENT.partition("## Who can do what")[2].partition("\n## ")[0]
 _TEST: Final = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
-NAMED: Final = sorted(set(_TEST.findall(DOCUMENT)))
+FAILURES: Final = (ROOT / "docs" / "failures.md").read_text("utf-8")
+NAMED: Final = sorted({*_TEST.findall(DOCUMENT), *_TEST.findall(FAILURES)})
 
 
 @pytest.mark.parametrize("named", NAMED, ids=lambda named: "::".join(filter(None, named)))
 def test_a_test_that_is_named_is_there(named: tuple[str, str]) -> None:
     file, test = named
     text = (ROOT / file).read_text("utf-8")
-    assert re.search(rf"^def {test or 'test_'}", text, re.MULTILINE), f"{file} has no {test}"
+    looked_for = rf"^def {test}\(" if test else "^def test_"
+    assert re.search(looked_for, text, re.MULTILINE), f"{file} has no {test or 'test'}"
+
+
+def test_every_failure_names_what_holds_it_and_its_test() -> None:
+    lines = [
+        line
+        for line in FAILURES.splitlines()
+        if line.startswith("| ") and not line.startswith(("| what fails ", "| found "))
+    ]
+    assert len(lines) >= 50
+    for line in lines:
+        failure, held_by, test = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert failure, line
+        assert held_by, line
+        assert _TEST.search(test), line
 
 
 def test_every_line_names_what_limits_it_and_its_test() -> None:

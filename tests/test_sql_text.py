@@ -17,6 +17,7 @@ QUERY: Final = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|FROM|WHERE|
 CONSTANT: Final = re.compile(r"_?[A-Z][A-Z0-9_]*(\.(days - 1|replace\(':now', '{now}'\)))?")
 OWN_TEXTS: Final = {
     "' AND '.join(conditions)",  # conditions are written where they are chosen
+    "models/audit.py: found",  # one or two looks, put together of the conditions above
     "models/api_keys.py: order",  # one of two orders
     "models/holds.py: target.column",  # account_id or key_id
     "models/grants.py: on",  # a relation of the schema
@@ -25,9 +26,11 @@ OWN_TEXTS: Final = {
     "models/inbox.py: where",  # a condition or none
     "models/invariants.py: int(timeout.total_seconds() * 1000)",  # a number
     "models/invariants.py: promise.query.format(**where)",  # all or what changed, of a promise
+    "models/operation_steps.py: change",  # the assignments of one step
+    "models/rotation_rows.py: where",  # a condition of a caller in this package
     "models/rotation_steps.py: change",  # the assignments of one step
-    "models/rotation_steps.py: where",  # a condition of a caller in this package
     "models/settle.py: 'SKIP LOCKED' if account_id is None else ''",
+    "models/why.py: target.column",  # account_id or key_id
     "models/settle.py: only",  # a condition or none
 }
 

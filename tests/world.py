@@ -105,12 +105,14 @@ def event(
     event_id: str | None = None,
     certainty: Certainty = Certainty.TRANSITION,
     subject: Subject | None = None,
+    new: Subject | None = None,
 ) -> AccountEvent:
     """A normalised event about an account."""
     return AccountEvent(
         action=action,
         certainty=certainty,
         subject=subject or Subject(format="email", value=email),
+        new_subject=new,
         occurred_at=at,
         sequence=sequence,
         event_id=event_id,

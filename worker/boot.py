@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 from celery import Celery
-from celery.signals import worker_init, worker_ready
+from celery.signals import worker_init, worker_ready, worker_shutting_down
 
+from tasks import running
 from tasks.running import noted
-from worker import checks
+from worker import checks, hearing
 from worker.app import LazyRuntime, make_app
 from worker.logs import configure_logging, keep_celery_out
 from worker.pulse import Pulse
@@ -25,13 +26,22 @@ def boot() -> Celery:
     keep_celery_out()
     runtime = LazyRuntime(settings)
     app = make_app(settings, runtime)
-    pulse = Pulse(runtime, tick_every(settings))
+    every = tick_every(settings)
+    send = hearing.sender(app)
+    pulse = Pulse(runtime, every, lambda: hearing.own.ask(send, every))
     worker_init.connect(lambda **_: _begin(settings, app), weak=False)
     worker_ready.connect(lambda **_: pulse.start(), weak=False)
+    worker_shutting_down.connect(lambda **_: _end(pulse), weak=False)
+    app.Worker = app.subclass_with_self("worker.stopping:Worker")
     return app
 
 
+def _end(pulse: Pulse) -> None:
+    running.ending()
+    pulse.stop()
+
+
 def _begin(settings: Settings, app: Celery) -> None:
-    Watchdog(max(2 * settings.lease, PATIENCE)).start()
+    Watchdog(max(2 * settings.lease, PATIENCE), deaf=lambda: hearing.own.deaf).start()
     with noted("worker.start", allowed=PATIENCE.total_seconds()):
         checks.worker(settings, app.conf)

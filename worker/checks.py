@@ -13,10 +13,11 @@ from models import schema_version
 from models.errors import Misconfigured
 from models.schema_version import WrongSchema
 from worker import setup
+from worker.setting_fields import PREFIX
 from worker.setting_types import REDIS_SCHEMES
 from worker.settings import Settings
 
-__all__ = ["WrongSchema", "eviction", "schema", "worker"]
+__all__ = ["WrongSchema", "broker", "schema", "worker"]
 
 
 def schema(settings: Settings) -> None:
@@ -31,10 +32,20 @@ def schema(settings: Settings) -> None:
         schema_version.check(connection)
 
 
-def eviction(url: str) -> None:
-    """Refuse a Redis that may throw away queues when its memory is full."""
-    if urlsplit(url).scheme not in REDIS_SCHEMES:
-        return
+def broker(settings: Settings) -> None:
+    """Refuse a Redis that may throw away queues, or forget streams when it ends.
+
+    What it is set to is read by INFO, which shows no password, and which servers that are run by
+    others show too; one that shows neither is worked with, and a warning says so. RabbitMQ keeps
+    what it confirmed.
+    """
+    streams = settings.stream_url if settings.has_streams else None
+    for url in dict.fromkeys((settings.broker_url, streams)):
+        if url and urlsplit(url).scheme in REDIS_SCHEMES:
+            _keeps(url, streams=url == streams and not settings.allow_broker_without_aof)
+
+
+def _keeps(url: str, *, streams: bool) -> None:
     import structlog
     from redis.exceptions import ConnectionError as NoConnection
     from redis.exceptions import RedisError
@@ -42,17 +53,30 @@ def eviction(url: str) -> None:
     from worker.streams import connect
 
     try:
-        policy = connect(url).info("memory").get("maxmemory_policy")  # CONFIG shows passwords
+        with connect(url) as server:
+            shown = {**server.info("memory"), **server.info("persistence")}
     except NoConnection:
         return  # not up yet: the worker itself waits for it
     except RedisError:
-        log = structlog.get_logger()
-        log.warning("eviction_unknown", why="the broker does not show its maxmemory-policy")
-        return
-    if policy != "noeviction":
+        shown = {}
+    policy, appends = shown.get("maxmemory_policy"), shown.get("aof_enabled")
+    if policy not in (None, "noeviction"):
         raise Misconfigured(
             f"the broker's maxmemory-policy is {policy!r}: it would throw away messages when its "
             "memory is full. Set `maxmemory-policy noeviction` there"
+        )
+    if streams and appends == 0:
+        raise Misconfigured(
+            "the server of the streams keeps no append-only file: when it ends, account events "
+            "that nobody has read yet are gone, although their producers were told that it has "
+            "them. Set `appendonly yes` there; where that cannot be, and its replicas are enough, "
+            f"set {PREFIX}ALLOW_BROKER_WITHOUT_AOF=true"
+        )
+    if policy is None or (streams and appends is None):
+        structlog.get_logger().warning(
+            "broker_settings_unknown",
+            why="the broker does not show its maxmemory-policy, or whether it keeps a file",
+            mend="see to `maxmemory-policy noeviction` and `appendonly yes` yourself",
         )
 
 
@@ -107,7 +131,7 @@ def worker(settings: Settings, conf: Mapping[str, Any]) -> None:
     try:
         celery(conf)
         schema(settings)
-        eviction(settings.broker_url)
+        broker(settings)
         secrets(settings)
     except Misconfigured as error:
         structlog.get_logger().error("refused_to_start", why=str(error))

@@ -12,7 +12,7 @@ from celery.utils.log import get_logger
 from celery.worker import consumer
 from kombu import Exchange, Queue
 
-from worker import compressed
+from worker import compressed, hearing
 from worker.app import DEAD
 
 log = structlog.get_logger()
@@ -38,6 +38,16 @@ class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]
         queue(parent.connection.default_channel).declare()
 
 
+class Ear(bootsteps.StartStopStep):  # type: ignore[misc]
+    """The queue by which a worker hears itself, read by the consumer that reads the common one."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        parent.task_consumer.add_queue(hearing.own.ear)
+        hearing.own.places = parent.initial_prefetch_count
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Celery's consumer, unharmed by whatever lies in its queue, and silent about its content."""
 
@@ -47,6 +57,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         default_steps = [  # noqa: RUF012 - Celery's own form
             *(step for step in consumer.Consumer.Blueprint.default_steps if "delayed" not in step),
             DeadLetters,
+            Ear,
         ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,9 +74,18 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         handle = super().create_task_handler(*args, **kwargs)
         # Kombu counts KeyError among the lost connections of Redis; here it is a member missing.
         broker_errors = tuple(one for one in self.connection_errors if one is not KeyError)
+        taken = _Taken(self.connection.transport.driver_type, self.initial_prefetch_count)
 
         def on_message(message: Any) -> None:
             try:
+                if hearing.own.is_own(message):
+                    message.ack()
+                    if not taken.fill_all_places():
+                        log.debug("heard_itself")
+                        hearing.own.heard()
+                    return
+                hearing.own.heard()
+                taken.add(message)
                 if _gives_orders(message):
                     self._refuse(message, "it is for later, or for others to follow")
                 else:
@@ -97,6 +117,29 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         log.error("alarm", alarm="message_refused", why=why, size=len(message.body or b""))
         if not message.acknowledged:
             message.reject_log_error(_celery_log, self.connection_errors)
+
+
+class _Taken:
+    """Messages of one connection that are not acknowledged.
+
+    RabbitMQ counts the places of each queue by themselves, so that a message by the ear says
+    nothing about the common queue where all of those are taken. On Redis both share them.
+    """
+
+    def __init__(self, driver: str, places: int) -> None:
+        self._counts = driver == "amqp"
+        self._places = places
+        self._messages: list[Any] = []
+
+    def add(self, message: Any) -> None:
+        if self._counts:
+            self._messages = [one for one in self._messages if not one.acknowledged]
+            self._messages.append(message)
+
+    def fill_all_places(self) -> bool:
+        """Whether no further message will come by the common queue, as it looks now."""
+        open_ones = sum(not one.acknowledged for one in self._messages)
+        return open_ones >= self._places
 
 
 def _gives_orders(message: Any) -> bool:

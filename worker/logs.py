@@ -35,6 +35,11 @@ _QUIET: Final = {
     "alembic": logging.WARNING,
     "kombu": logging.WARNING,
     "amqp": logging.WARNING,
+    # At level debug these write down what they send: new keys.
+    "botocore": logging.WARNING,
+    "boto3": logging.WARNING,
+    "urllib3": logging.WARNING,
+    "hvac": logging.WARNING,
 }
 
 

@@ -38,6 +38,11 @@ class Metrics(Collector):
             "keyturn_rotations_blocked", "Rotations that need a person.", found.blocked_rotations
         )
         yield _one(
+            "keyturn_rotations_uses_never_reported",
+            "Rotations of a day or more of whose keys no use was reported since they began.",
+            found.unreported_rotations,
+        )
+        yield _one(
             "keyturn_accounts_unsettled",
             "Accounts whose keys' statuses are being brought up to date.",
             found.unsettled_accounts,
@@ -50,6 +55,12 @@ class Metrics(Collector):
             "keyturn_waiting_seconds",
             "How long the oldest has waited that could be dealt with now.",
             dict.fromkeys(("event", "message", "key"), 0.0) | dict(found.waiting_seconds),
+        )
+        yield _by(
+            "source",
+            "keyturn_source_silent_seconds",
+            "How long a source has been silent, where that is longer than normal.",
+            found.silent_sources,
         )
         yield from _jobs(found.runs)
 

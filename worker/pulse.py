@@ -1,4 +1,4 @@
-"""What a worker does beside its tasks: it ticks where beat is silent."""
+"""What a worker does beside its tasks: it ticks where beat is silent, and asks whether it hears."""
 
 import threading
 from collections.abc import Callable
@@ -19,11 +19,20 @@ SILENT_AFTER: Final = 3
 
 
 class Pulse:
-    """A thread that looks every `every` whether beat has ticked, and ticks in its place."""
+    """A thread that looks every `every` whether beat has ticked, and ticks in its place.
 
-    def __init__(self, runtime: Callable[[], Runtime], every: timedelta) -> None:
+    `listen` is called at each look.
+    """
+
+    def __init__(
+        self,
+        runtime: Callable[[], Runtime],
+        every: timedelta,
+        listen: Callable[[], object] = lambda: None,
+    ) -> None:
         self._runtime = runtime
         self._every = every
+        self._listen = listen
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -40,6 +49,7 @@ class Pulse:
             self._beat()
 
     def _beat(self) -> None:
+        self._listen()
         given = self._runtime()
         silent = {TICK: self._every * SILENT_AFTER}
         if given.database.run(lambda tx: schedule_runs.due(tx, silent)):

@@ -78,6 +78,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     QoS = QoS
 
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Nothing: what expires of ours is bound to no exchange (worker.hearing)."""
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)

@@ -7,16 +7,20 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.policy import Policy
+from worker.setting_sinks import SinkName, SinkTable
 from worker.setting_tables import (
     DEFAULT_ROLES,
     DEFAULT_SOURCES,
+    PolicyName,
     RoleName,
     RoleTable,
+    RotationPolicyTable,
     Source,
     SourceName,
     StreamName,
 )
 from worker.setting_types import (
+    AmqpUrl,
     Batch,
     BrokerUrl,
     Count,
@@ -26,6 +30,7 @@ from worker.setting_types import (
     Level,
     Line,
     Period,
+    Rate,
     Share,
     SmtpUrl,
     StreamUrl,
@@ -52,6 +57,11 @@ class Fields(BaseSettings):
     )
 
     # --- servers and places
+    allow_plaintext_database: bool = Field(
+        default=False,
+        description="allow a database beyond this machine whose URL does not ask for TLS; "
+        "only for a network that nobody else can read or write",
+    )
     given_database_url: DatabaseUrl | None = Field(
         default=None,
         alias="database_url",
@@ -76,6 +86,18 @@ class Fields(BaseSettings):
         alias="stream_url",
         repr=False,
         description="Redis or Valkey of the streams in and out; unset: `broker_url`, if it is one",
+    )
+    given_amqp_url: AmqpUrl | None = Field(
+        default=None,
+        alias="amqp_url",
+        repr=False,
+        description="RabbitMQ of the sources that name an exchange, as "
+        "`amqps://user:password@host:5671/vhost`; unset: `broker_url`, if it is one",
+    )
+    allow_broker_without_aof: bool = Field(
+        default=False,
+        description="allow a server of the streams that keeps no append-only file; only where "
+        "account events that it had taken may be lost with it",
     )
     event_source: Line = Field(
         default="keyturn",
@@ -135,8 +157,18 @@ class Fields(BaseSettings):
     notices_every: Period = Field(
         default=timedelta(hours=1), description="plan notices of keys that expire soon"
     )
-    rotations_every: Period = Field(
-        default=timedelta(seconds=30), description="move rotations on, start those due"
+    rotations_every: Period = Field(default=timedelta(seconds=30), description="move rotations on")
+    rotation_start_every: Period = Field(
+        default=timedelta(seconds=30), description="plan and start the rotations of policies"
+    )
+    operations_every: Period = Field(
+        default=timedelta(seconds=5), description="go on with bulk operations"
+    )
+    refused_every: Period = Field(
+        default=timedelta(minutes=1), description="tell of stopped keys that are still tried"
+    )
+    hand_over_every: Period = Field(
+        default=timedelta(seconds=10), description="hand new keys over to sinks that are due"
     )
     deliver_every: Period = Field(
         default=timedelta(seconds=5), description="send outgoing messages that are due"
@@ -145,10 +177,15 @@ class Fields(BaseSettings):
         default=timedelta(minutes=1), description="delete keys whose delay has passed"
     )
     invariants_every: Period = Field(
-        default=timedelta(seconds=60), description="check the promises against the database"
+        default=timedelta(seconds=60),
+        description="check the promises against the database, and which sources are silent",
     )
     seal_every: Period = Field(
         default=timedelta(minutes=1), description="seal what was added to the audit"
+    )
+    reseal_every: Period = Field(
+        default=timedelta(minutes=1),
+        description="seal waiting secrets anew under the current key-encryption key",
     )
     retention_every: Period = Field(
         default=timedelta(hours=1), description="purge what is past its time"
@@ -198,11 +235,37 @@ class Fields(BaseSettings):
     rotation_min_life: Duration = Field(
         default=RULES.rotation_min_life, description="keys of a shorter life do not rotate"
     )
+    rotation_starts: Count = Field(
+        default=RULES.rotation_starts,
+        description="scheduled rotations that start within a minute at most",
+    )
     sealed_for: Period = Field(
         default=RULES.sealed_for, description="how long a new key waits to be claimed"
     )
+    rotations_per_key_per_day: Count = Field(
+        default=RULES.rotations_per_key_per_day,
+        description="new rotations of a key in a day, as products ask; operators are not limited",
+    )
     undo_for: Duration = Field(
         default=RULES.undo_for, description="how long a retired key is kept before it is deleted"
+    )
+    wave_keys: Batch = Field(
+        default=RULES.wave_keys, description="keys of one wave of a bulk operation"
+    )
+    bulk_rate: Rate = Field(
+        default=RULES.bulk_rate,
+        description="keys a second that bulk operations rotate, all workers together",
+    )
+    wave_stop_share: Share = Field(
+        default=RULES.wave_stop_share,
+        description="a bulk operation stops where a larger share of a wave fails",
+    )
+    plan_life: Period = Field(
+        default=RULES.plan_life, description="how long the plan of a bulk operation can be applied"
+    )
+    plan_growth: Share = Field(
+        default=RULES.plan_growth,
+        description="a plan is not applied where its keys have grown by a larger share",
     )
     deletion_delay: Duration = Field(
         default=RULES.deletion_delay,
@@ -263,4 +326,10 @@ class Fields(BaseSettings):
     )
     given_roles: dict[RoleName, RoleTable] = Field(
         default=DEFAULT_ROLES, alias="roles", description="what accounts and keys may do"
+    )
+    sinks: dict[SinkName, SinkTable] = Field(
+        default={}, description="where new keys may go by themselves"
+    )
+    given_rotation_policies: dict[PolicyName, RotationPolicyTable] = Field(
+        default={}, alias="rotation_policies", description="how keys are rotated"
     )

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -16,6 +17,8 @@ from models.durations import parse_duration
 
 REDIS_SCHEMES: Final = ("redis", "rediss")
 AMQP_SCHEMES: Final = ("amqp", "amqps")
+ENCRYPTED: Final = ("require", "verify-ca", "verify-full")
+"""The values of `sslmode` with which libpq sends nothing in clear."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -97,6 +100,34 @@ def _database_url(url: str) -> str:
     return url
 
 
+def unencrypted_host(url: str, environment: Mapping[str, str]) -> str | None:
+    """The host beyond this machine that this database URL may reach without TLS, if there is one.
+
+    What the URL leaves open libpq takes from its own variables, or from a service's file.
+    """
+    parts = make_url(url)
+
+    def given(name: str, variable: str) -> list[str]:
+        named = parts.query.get(name) or environment.get(variable) or ""
+        texts = (named,) if isinstance(named, str) else named
+        return [one for text in texts for one in text.split(",") if one]
+
+    if set(given("sslmode", "PGSSLMODE")) & set(ENCRYPTED):
+        return None
+    named = [parts.host] if parts.host else given("host", "PGHOST")
+    hosts = [*given("hostaddr", "PGHOSTADDR"), *(_bare(one) for one in named)]
+    elsewhere = [one for one in hosts if not one.startswith(("/", "@")) and not is_loopback(one)]
+    service = [f"the service {one}" for one in given("service", "PGSERVICE")]
+    return next(iter(elsewhere or service), None)
+
+
+def _bare(host: str) -> str:
+    """A host without the port that SQLAlchemy lets stand behind it."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
 def _broker_url(url: str) -> str:
     split_url(url, REDIS_SCHEMES + AMQP_SCHEMES, "rediss://host:6379/0 or amqps://host:5671//")
     return url
@@ -104,6 +135,11 @@ def _broker_url(url: str) -> str:
 
 def _stream_url(url: str) -> str:
     split_url(url, REDIS_SCHEMES, "rediss://host:6379/0")
+    return url
+
+
+def _amqp_url(url: str) -> str:
+    split_url(url, AMQP_SCHEMES, "amqps://user:password@host:5671/vhost")
     return url
 
 
@@ -121,10 +157,12 @@ Period = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_some_t
 Thresholds = Annotated[tuple[timedelta, ...], NoDecode, BeforeValidator(_thresholds)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Batch = Annotated[int, Field(ge=1, le=100_000)]
+Rate = Annotated[float, Field(ge=0.01, le=1000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 StreamUrl = Annotated[str, AfterValidator(_stream_url)]
+AmqpUrl = Annotated[str, AfterValidator(_amqp_url)]
 SmtpUrl = Annotated[str, AfterValidator(_smtp_url)]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"],

@@ -21,9 +21,17 @@ from models.errors import Misconfigured
 from models.key_text import check_prefix
 from models.policy import Policy
 from models.roles import Role
+from models.rotation_policy import CLAIM, DEFAULT, RotationPolicy
 from worker.setting_fields import PREFIX, Fields
-from worker.setting_tables import Source
-from worker.setting_types import REDIS_SCHEMES, home_path, is_loopback, one_line
+from worker.setting_sinks import ExecSink, SinkTable
+from worker.setting_tables import RotationPolicyTable, Source
+from worker.setting_types import (
+    REDIS_SCHEMES,
+    home_path,
+    is_loopback,
+    one_line,
+    unencrypted_host,
+)
 from worker.settings_file import checked
 
 if TYPE_CHECKING:
@@ -47,7 +55,19 @@ class Settings(Fields):
     embedded servers, if they run.
     """
 
-    @field_validator("given_broker_url", "given_stream_url")
+    @field_validator("given_database_url")
+    @classmethod
+    def _encrypted_database(cls, url: str | None, info: ValidationInfo) -> str | None:
+        host = url and unencrypted_host(url, os.environ)
+        if host and not info.data.get("allow_plaintext_database"):
+            raise ValueError(
+                f"{host} might be reached without TLS: add ?sslmode=verify-full (or verify-ca, or "
+                f"require), or, inside a private network, set "
+                f"{PREFIX}ALLOW_PLAINTEXT_DATABASE=true"
+            )
+        return url
+
+    @field_validator("given_broker_url", "given_stream_url", "given_amqp_url")
     @classmethod
     def _encrypted(cls, url: str | None, info: ValidationInfo) -> str | None:
         parts = urlsplit(url or "")
@@ -116,6 +136,8 @@ class Settings(Fields):
     def _streams_apart(cls, sources: dict[str, Source], info: ValidationInfo) -> dict[str, Source]:
         owners = {info.data.get("out_stream"): "Keyturn's own events (out_stream)"}
         for name, source in sources.items():
+            if source.stream is None:
+                continue
             if source.stream in owners:
                 raise ValueError(
                     f"{name} reads {source.stream!r}, which is that of {owners[source.stream]}: "
@@ -123,6 +145,49 @@ class Settings(Fields):
                 )
             owners[source.stream] = name
         return sources
+
+    @field_validator("sinks")
+    @classmethod
+    def _within_lease(
+        cls, sinks: dict[str, SinkTable], info: ValidationInfo
+    ) -> dict[str, SinkTable]:
+        lease = info.data.get("lease")
+        for name, sink in sinks.items():
+            if lease and isinstance(sink, ExecSink) and sink.timeout > lease / 2:
+                raise ValueError(
+                    f"{name}: timeout must be at most half of lease ({format_duration(lease)}), or"
+                    " another worker would hand the same key over: shorten it"
+                )
+        return sinks
+
+    @field_validator("given_rotation_policies")
+    @classmethod
+    def _sinks_there(
+        cls, policies: dict[str, RotationPolicyTable], info: ValidationInfo
+    ) -> dict[str, RotationPolicyTable]:
+        there = {CLAIM, *info.data.get("sinks", {})}
+        for name, table in policies.items():
+            if "sinks" in info.data and table.sink not in there:
+                raise ValueError(
+                    f"{name} names the sink {table.sink!r}, which is none of "
+                    f"{', '.join(sorted(there))}: add [sinks.{table.sink}], or name one of these"
+                )
+        return policies
+
+    @field_validator("given_rotation_policies")
+    @classmethod
+    def _policies_there(
+        cls, policies: dict[str, RotationPolicyTable], info: ValidationInfo
+    ) -> dict[str, RotationPolicyTable]:
+        there = {DEFAULT, *policies}
+        for role, table in info.data.get("given_roles", {}).items():
+            if table.rotation_policy not in (None, *there):
+                raise ValueError(
+                    f"role {role} names the rotation policy {table.rotation_policy!r}, which is "
+                    f"none of {', '.join(sorted(there))}: add [rotation_policies."
+                    f"{table.rotation_policy}], or name one of these"
+                )
+        return policies
 
     @classmethod
     def settings_customise_sources(
@@ -162,6 +227,20 @@ class Settings(Fields):
         return self.given_stream_url or self.broker_url
 
     @property
+    def amqp_url(self) -> str:
+        """RabbitMQ of the sources with an exchange: its own, or the broker.
+
+        Raises Misconfigured if the broker is none, and as `broker_url` does.
+        """
+        url = self.given_amqp_url or self.broker_url
+        if urlsplit(url).scheme in REDIS_SCHEMES:
+            raise Misconfigured(
+                f"{PREFIX}AMQP_URL is not set, and the broker is no RabbitMQ, which sources with "
+                f"an exchange need: set {PREFIX}AMQP_URL to one, such as amqp://localhost:5672//"
+            )
+        return url
+
+    @property
     def secrets_dir(self) -> Path:
         """The directory of peppers and keys. Raises Misconfigured as `database_url` does."""
         return self.given_secrets_dir or self._embedded("secrets_dir").secrets_dir
@@ -184,9 +263,21 @@ class Settings(Fields):
     def roles(self) -> Mapping[str, Role]:
         """The roles, by name."""
         return {
-            name: Role(name, role.permissions, role.grantable)
+            name: Role(name, role.permissions, role.grantable, role.rotation_policy)
             for name, role in self.given_roles.items()
         }
+
+    @property
+    def rotation_policies(self) -> Mapping[str, RotationPolicy]:
+        """The rotation policies, by name; there is always one named `default`."""
+        given = {name: table.policy() for name, table in self.given_rotation_policies.items()}
+        return {DEFAULT: RotationPolicy(), **given}
+
+    @property
+    def silent_after(self) -> Mapping[str, timedelta]:
+        """How long a source may be silent, by its name, of those that say so."""
+        said = {name: source.silent_after for name, source in self.sources.items()}
+        return {name: normal for name, normal in said.items() if normal is not None}
 
     def policy(self) -> Policy:
         """The settings that the domain needs."""

@@ -3,22 +3,30 @@
 import difflib
 import stat
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsError
 
 from models.errors import Misconfigured
 from worker.setting_fields import PREFIX
-from worker.setting_tables import RoleTable, Source
+from worker.setting_proofs import PROOFS
+from worker.setting_sinks import KINDS
+from worker.setting_tables import RoleTable, RotationPolicyTable, Source
 
 T = TypeVar("T", bound=BaseSettings)
-TABLES: Final[Mapping[str, type[BaseModel]]] = {"sources": Source, "roles": RoleTable}
+TABLES: Final[Mapping[str, Iterable[str]]] = {
+    "sources": {*Source.model_fields, *(name for table in PROOFS for name in table.model_fields)},
+    "roles": RoleTable.model_fields,
+    "sinks": {field for table in KINDS.values() for field in table.model_fields},
+    "rotation_policies": RotationPolicyTable.model_fields,
+}
+"""Settings that are tables of the file, and what such a table may hold."""
 
 
 def setting_names(settings: type[BaseSettings]) -> list[str]:
@@ -123,15 +131,21 @@ def _variable_faults(given: Given) -> Iterator[str]:
 
 def _line(detail: ErrorDetails, given: Given) -> str | None:
     name, *inner = [str(part) for part in detail["loc"] if part != "[key]"] or [""]
+    if name == "sinks" and inner[1:2] and inner[1] in KINDS:
+        del inner[1]  # the validator's own word for which table it is
+    if name == "sources" and inner[1:2] == ["proof"]:
+        del inner[2:3]  # the same
     variable = PREFIX + name.upper()
     if variable in given.variables and (name in TABLES or not given.variables[variable].strip()):
         return None  # said already
     where = given.place(name, inner)
     if detail["type"] == "extra_forbidden":
-        known = TABLES[name].model_fields if name in TABLES else given.names
+        known = list(TABLES[name]) if name in TABLES else given.names
         return f"{where}: there is no such setting; {_nearest([name, *inner][-1], known)}"
     if detail["type"] == "missing":
         return f"{where}: is missing; add it"
+    if detail["type"].startswith("union_tag_"):
+        return f"{where} kind: write one of {', '.join(KINDS)}"
     fault = detail.get("ctx", {}).get("error")
     message = str(fault) if fault is not None else detail["msg"][:1].lower() + detail["msg"][1:]
     return f"{where}: {message}"

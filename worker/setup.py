@@ -53,12 +53,14 @@ def runtime(settings: Settings) -> "Runtime":
     from tasks import Runtime
     from tasks.clock import ClockGuard
     from worker.channels import make_channels
+    from worker.sinks import make_sinks
 
     return Runtime(
         database=database(settings, pool_size=settings.concurrency + 1, name="keyturn worker"),
         policy=settings.policy(),
         keyring=keyring(settings),
         channels=make_channels(settings),
+        sinks=make_sinks(settings.sinks),
         schedule=schedule(settings),
         clock=ClockGuard(broker_time=lambda: _broker_time(settings)),
     )

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from .. import grants
+from .. import operation_tables as _operations  # noqa: F401  (they register with Base)
 from .. import record_tables as _records  # noqa: F401  (they register with Base)
 from ..base import SCHEMA, Base, may_repeat
 

@@ -284,7 +284,11 @@ def test_ctrl_c_while_the_database_hangs(cli: Cli) -> None:
 
 UNREACHABLE: dict[str, tuple[str, str, str]] = {
     "no server": ("DATABASE_URL", "postgresql://u:hidden@127.0.0.1:{free}/x", "does not answer"),
-    "no such host": ("DATABASE_URL", "postgresql://u:hidden@nosuch.invalid/x", "does not answer"),
+    "no such host": (
+        "DATABASE_URL",
+        "postgresql://u:hidden@nosuch.invalid/x?sslmode=require",
+        "does not answer",
+    ),
     "no such database": ("DATABASE_URL", "{database}_nosuch", "does not exist"),
     "wrong role": ("DATABASE_URL", "{other}", "does not answer"),
     "an option of nobody": ("DATABASE_URL", "{database}?nosuch=1", "nosuch"),

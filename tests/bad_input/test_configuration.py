@@ -3,7 +3,6 @@
 What each setting accepts is in `tests/worker/test_settings.py`; here is what the whole gets.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,19 +20,16 @@ from tests.bad_input.processes import PROJECT, keyturn
 from tests.flows.processes import environment
 from worker.setting_fields import Fields
 from worker.settings import load_settings
+from worker.settings_file import TABLES
 
 NAMES = sorted(field.alias or name for name, field in Fields.model_fields.items())
 CANARY = "hush-hush"
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and an environment without settings."""
-    for name in list(os.environ):
-        if name.upper().startswith("KEYTURN_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def place(no_settings: Path) -> Path:
+    """Where every test here finds nothing set."""
+    return no_settings
 
 
 def refusal() -> str:
@@ -113,7 +109,7 @@ def test_a_value_that_is_wrong(monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert CANARY not in told
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("sources", "roles")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TABLES])
 def test_set_but_empty(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for value in ("", " \t"):
         monkeypatch.setenv(f"KEYTURN_{name.upper()}", value)
@@ -151,17 +147,21 @@ def worker(env: dict[str, str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_worker_does_not_start_on_a_broker_that_throws_away(
-    database_url: str, broker_url: str, secrets_dir: Path
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")],
+)
+def test_a_worker_does_not_start_on_a_broker_that_throws_away_or_forgets(
+    database_url: str, broker_url: str, secrets_dir: Path, name: str, wrong: str, right: str
 ) -> None:
     with redis.Redis.from_url(broker_url) as client:
-        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set(name, wrong)
         try:
             code, told = worker(environment(database_url, broker_url, secrets_dir))
         finally:
-            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set(name, right)
     assert code != 0
-    assert "maxmemory-policy noeviction" in told
+    assert f"{name} {right}" in told
     assert "Traceback" not in told
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from models.inbox import Rejection
 from tests.bad_input.inlet import Inlet, examples, outcome
 from tests.worker.intake.streams import IN, KEYCLOAK, OKTA
+from tests.worker.intake.test_providers_fuzz import HEADERS as MESSAGE_HEADERS
 from tests.worker.intake.test_providers_fuzz import VALUES, WORDS, spoiled_messages
-from worker.intake.accept import read, read_entry
+from worker.intake.accept import Producer, read, read_entry
 from worker.intake.providers import PROVIDERS
 from worker.intake.providers.native import FIELDS
 
@@ -48,8 +49,9 @@ def entries(provider: str) -> st.SearchStrategy[dict[bytes, bytes]]:
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=LONELY)
 @given(data=st.data())
 def test_any_message_is_read_or_refused(provider: str, data: st.DataObject) -> None:
-    found = read(provider, "1-0", {}, data.draw(bodies(provider)))
-    found += read_entry(provider, "1-0", data.draw(entries(provider)))
+    producer = Producer(provider, provider)
+    found = read(producer, "1-0", data.draw(MESSAGE_HEADERS), data.draw(bodies(provider)))
+    found += read_entry(producer, "1-0", data.draw(entries(provider)))
     assert len(found) >= 2
     faults = [one.content.code for one in found if isinstance(one.content, Rejection)]
     assert "adapter_failed" not in faults
@@ -67,7 +69,8 @@ def test_any_entry_becomes_a_row(inlet: Inlet, provider: str) -> None:
         rows = inlet.take(STREAMS[provider], *sent)
         with inlet.database.begin() as tx:
             known = tx.scalar("SELECT count(*) FROM keyturn.inbox_keys")
-        expected = sum(len(read_entry(provider, "1-0", one)) for one in sent)
+        producer = Producer(provider, provider)
+        expected = sum(len(read_entry(producer, "1-0", one)) for one in sent)
         assert 1 <= len(rows) <= expected
         assert known == len(rows)
         assert not [one for one in outcome(rows) if "adapter_failed" in one or "not_stored" in one]

@@ -81,6 +81,15 @@ class Proxy:
 
         self._call(change)
 
+    def lead_to(self, target: Target) -> None:
+        """Lead what connects from now on elsewhere, and reset what is connected."""
+
+        def change() -> None:
+            self._target = target
+            self._reset_all()
+
+        self._call(change)
+
     def _call(self, work: Callable[[], None]) -> None:
         done = threading.Event()
 

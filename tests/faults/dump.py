@@ -2,7 +2,8 @@
 
 Not in it, since a repeated attempt may change it: attempts, fences and leases; how key ids are
 spread over pages of outgoing events; the entry `rotation.step_failed`, which says that a step was
-tried once more; the length of a pause, which goes on until a run has noticed its end.
+tried once more; plans that nobody applied; the length of a pause, which goes on until a run has
+noticed its end.
 """
 
 import re
@@ -35,7 +36,8 @@ _STANDS: Final = "placed_at IS NOT NULL AND lifted_at IS NULL"
 _SECTIONS: Final = {
     "accounts": "SELECT email, role, held, unsettled FROM keyturn.accounts",
     "identities": """
-        SELECT account_id, format, issuer, value, unlinked_at IS NULL AS linked
+        SELECT account_id, format, issuer, value, unlinked_at IS NULL AS linked, linked_by,
+               unlinked_by, replaced
         FROM keyturn.account_identities
     """,
     "holds": f"""
@@ -50,23 +52,48 @@ _SECTIONS: Final = {
         FROM keyturn.api_keys
     """,
     "uses": """
-        SELECT key_id, uses, first_used_at IS NOT NULL AS used, host(last_ip) AS ip
+        SELECT key_id, uses, first_used_at IS NOT NULL AS used, host(last_ip) AS ip,
+               refused_uses, refused_told_at IS NOT NULL AS told
         FROM keyturn.key_uses
     """,
+    "compromises": """
+        SELECT key_id, actor, issue, state, outcome, rotation_id FROM keyturn.compromises
+    """,
     "rotations": """
-        SELECT id, old_key_id, new_key_id, state, sealed IS NOT NULL AS sealed, requested_by,
-               idempotency_key, claimed_at IS NOT NULL AS claimed, confirmed_by,
+        SELECT id, old_key_id, new_key_id, state, sealed IS NOT NULL AS sealed, sealed_kek,
+               requested_by, idempotency_key, claimed_at IS NOT NULL AS claimed, sink, claimed_by,
+               confirmed_by,
                alarmed_at IS NOT NULL AS alarmed, paused_at IS NOT NULL AS paused,
                resumed_at IS NOT NULL AS resumed, retire_at IS NOT NULL AS planned,
                undo_until IS NOT NULL AS undo, ended_at IS NOT NULL AS ended, cancel_reason,
-               blocked_reason
+               blocked_reason, reason, reissued_as, undone_at IS NOT NULL AS undone,
+               warned_for IS NOT NULL AS warned, retired_at IS NOT NULL AS retired
         FROM keyturn.rotations
+    """,
+    "hand overs": """
+        SELECT rotation_id, sink, state, error, receipt, delivered_at IS NOT NULL AS delivered
+        FROM keyturn.hand_overs
+    """,
+    "schedule": """
+        SELECT key_id, policy, reason, rotation_id, next_at IS NULL AS settled
+        FROM keyturn.rotation_schedule
+    """,
+    "operations": """
+        SELECT state, keys, waves, wave, planned_by, applied_by, waits_for, stop_reason,
+               ended_at IS NOT NULL AS ended
+        FROM keyturn.operations WHERE state <> 'planned'
+    """,
+    "keys of operations": """
+        SELECT p.place, p.wave, p.key_id, p.state, p.reason, p.rotation_id, p.told
+        FROM keyturn.operation_keys p
+        JOIN keyturn.operations o ON o.id = p.operation_id AND o.state <> 'planned'
     """,
     "inbox": """
         SELECT source, raw_type, event_id, subject_value::text AS subject, state, reason,
                conflict, account_id, finished_at IS NOT NULL AS finished
         FROM keyturn.inbox
     """,
+    "silences": "SELECT source, told_at IS NOT NULL AS told FROM keyturn.source_silences",
     "inbox_keys": "SELECT source, dedup_key FROM keyturn.inbox_keys",
     "notices": """
         SELECT n.key_id, n.threshold_seconds, n.state, n.reason, o.kind, o.state AS message
@@ -81,7 +108,9 @@ _SECTIONS: Final = {
         SELECT kind, priority, state, error, account_id, payload->'key'->>'id' AS key,
                payload->>'code' AS code, payload->>'total' AS total,
                (SELECT string_agg(one->>'id', ' ' ORDER BY one->>'name')
-                FROM jsonb_array_elements(payload->'keys') one) AS keys
+                FROM jsonb_array_elements(payload->'keys') one) AS keys,
+               (SELECT string_agg(one->>'rotation_id', ' ' ORDER BY one->'key'->>'name')
+                FROM jsonb_array_elements(payload->'rotations') one) AS rotations
         FROM keyturn.outbox WHERE channel = 'mail'
     """,
     "audit of keys": """

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from models import inbox
 from models.errors import Refused
-from models.events import AccountEvent, Action, Certainty
+from models.events import AccountEvent, Action, Certainty, Subject
 from models.inbox import Rejection, Source
 from tests.faults.flow import Flow, Step, Verb, command, task
 from tests.faults.site import DAY, HOUR, MINUTE, POLICY, Site
@@ -120,6 +120,29 @@ def _appear(site: Site) -> None:
         site.operator.create_account(BOB, "member")
 
 
+def _rename() -> AccountEvent:
+    """The account gets another address; what waited for that one comes in with it."""
+    new = Subject(format="email", value=BOB)
+    return event(Action.IDENTITY_CHANGED, at=EPOCH + MINUTE, new=new)
+
+
+def _awaited(site: Site) -> None:
+    _account(site)
+    site.receive("okta", ("early", event(DISABLED, BOB, at=EPOCH + 2 * MINUTE)))
+    site.work()
+    site.later(3 * MINUTE)
+
+
+def _fallen_silent(site: Site) -> None:
+    """One source has been silent for too long, another one not."""
+    _account(site)
+    site.receive("okta", ("1", event(DISABLED)))
+    site.work()
+    site.later(2 * HOUR)
+    site.receive("keycloak", ("1", event(DISABLED)))
+    site.work()
+
+
 def _notices_due(site: Site) -> None:
     """Owners of keys in every state are to be warned, and nothing of that was planned yet."""
     for email in (ADA, BOB):
@@ -189,6 +212,13 @@ EVENT_FLOWS = (
         policy=replace(POLICY, apply_batch=100),
     ),
     Flow("apply_batches", _five, [task("accounts.apply_events")]),
+    Flow("identity_changed", _awaited, [_intake(_rename()), *APPLIED]),
+    Flow(
+        "watch_sources",
+        _fallen_silent,
+        [task("upkeep.watch_sources")],
+        policy=replace(POLICY, silent_after={"okta": HOUR, "keycloak": HOUR, "hr": 30 * DAY}),
+    ),
     Flow("replay", _parked, [command(_replay), *APPLIED]),
     Flow("replay_rejected", _rejected, [command(_replace), *APPLIED]),
     Flow("notices_plan", _notices_due, [task("notices.plan")]),

@@ -40,8 +40,8 @@ def _live(database_url: str, name: str, number: int, kept: Kept, tell: Connectio
     site = Site(database_url, flow.policy)
     site.recall(kept)
     site.enqueue = _telling(tell, "ring")  # type: ignore[method-assign,assignment]
-    for channel, far_side in site.far_sides.items():
-        far_side.take = _telling(tell, channel)  # type: ignore[method-assign,assignment]
+    for who, far_side in site.outside().items():
+        far_side.take = _telling(tell, who)
     with site.points.counted(_KILL, number):
         for index, step in enumerate(flow.steps):
             tell.send(("step", index))
@@ -66,4 +66,4 @@ def _listen(site: Site, hear: Connection) -> int:
             elif what == "ring":
                 site.enqueue(content)
             else:
-                site.far_sides[what].take(content)
+                site.outside()[what].take(content)

@@ -1,5 +1,6 @@
 """Runs a flow undisturbed, then once per point and fault, and looks at what is there in the end."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,12 +75,14 @@ def exercise(
                 _break(site, outcome, fault, point)
 
 
+_RUNS: Final = re.compile(r"keyturn\.schedule_runs (AS|SET)")
+"""How statements begin that say which flow runs, or ran."""
+
+
 def part(outcome: Outcome) -> list[Point]:
     """The points that every run of the tests takes: commits, but those of who runs what."""
     return [
-        point
-        for point in outcome.points
-        if point.kind == COMMIT and "keyturn.schedule_runs" not in point.what
+        point for point in outcome.points if point.kind == COMMIT and not _RUNS.search(point.what)
     ]
 
 

@@ -1,12 +1,14 @@
 """Rotations: what its people do, and every step that time or a use lets it take."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 from models.errors import Refused
 from models.events import Action
+from models.rotation_policy import RotationPolicy
 from tests.faults.flow import Flow, command, task
-from tests.faults.site import DAY, HOUR, MINUTE, Site
+from tests.faults.site import DAY, HOUR, MINUTE, POLICY, Site
 from tests.world import ADA, event
 
 ADVANCE = task("rotations.advance")
@@ -29,14 +31,13 @@ def _claim(site: Site) -> None:
 
 
 def _claim_again(site: Site) -> None:
-    """Who got no answer tries again; if the text is gone, an operator starts anew for them."""
+    """Who got no answer tries again; if the text is gone, an operator reissues it for them."""
     try:
         _claim(site)
     except Refused as refused:
         if refused.code != "already_claimed":
             raise
-        site.operator.cancel_rotation(site.memory["rotation"], "its text was lost")
-        site.operator.rotate(site.memory["build"])
+        _reissue(site)
         _claim(site)
 
 
@@ -98,6 +99,28 @@ def _retired(site: Site) -> None:
 def _undo_over(site: Site) -> None:
     _retired(site)
     site.later(site.policy.undo_for)
+
+
+def _ending(site: Site) -> None:
+    """The old key has a day left."""
+    _draining(site)
+    site.later(site.policy.rotation_overlap - DAY)
+
+
+def _failed(site: Site) -> None:
+    """A step raised an error, and what it stumbled over has gone since."""
+    _used(site)
+    site.server.execute(
+        "UPDATE keyturn.rotations SET blocked_reason = 'step_failed',"
+        " next_check_at = next_check_at + interval '1 year'"
+    )
+
+
+def _successor_gone(site: Site) -> None:
+    """The old key was retired, and its successor deleted by mistake."""
+    _retired(site)
+    site.operator.delete(site.memory["successor"])
+    site.work()
 
 
 def _hold(site: Site) -> None:
@@ -179,6 +202,20 @@ def _cancel(site: Site) -> None:
     site.operator.cancel_rotation(site.memory["rotation"], "not needed")
 
 
+def _undo(site: Site) -> None:
+    site.operator.undo_rotation(site.memory["rotation"], "still needed")
+
+
+def _reissue(site: Site) -> None:
+    site.operator.reissue_rotation(site.memory["rotation"])
+
+
+def _retry(site: Site) -> None:
+    site.operator.retry_rotation(site.memory["rotation"])
+
+
+_IMPATIENT = replace(POLICY, rotation_policies={"default": RotationPolicy(in_use="retire")})
+
 ROTATION_FLOWS = (
     Flow("rotate", _key, [command(_rotate)]),
     Flow("rotate_again", _retired, [command(_rotate_again)]),
@@ -186,7 +223,7 @@ ROTATION_FLOWS = (
         "claim",
         _issued,
         [command(_claim, _claim_again)],
-        lost_answer="the text is shown once: an operator cancels, and rotates again",
+        lost_answer="the text is shown once: an operator reissues it",
     ),
     Flow(
         "claim_twice",
@@ -197,7 +234,13 @@ ROTATION_FLOWS = (
     Flow("confirm", _claimed, [command(_confirm)]),
     Flow("confirm_blocked", _blocked, [command(_confirm)]),
     Flow("cancel", _issued, [command(_cancel)]),
+    Flow("undo", _retired, [command(_undo)]),
+    Flow("undo_without_successor", _successor_gone, [command(_undo)]),
+    Flow("reissue", _claimed, [command(_reissue)]),
+    Flow("retry", _failed, [command(_retry)]),
     Flow("rotation_confirmed", _used, [ADVANCE]),
+    Flow("rotation_ending", _ending, [ADVANCE]),
+    Flow("rotation_retired_in_use", _busy, [ADVANCE], policy=_IMPATIENT),
     Flow("rotation_retired", _quiet, [ADVANCE]),
     Flow("rotation_blocked", _busy, [ADVANCE]),
     Flow("rotation_completed", _undo_over, [ADVANCE]),

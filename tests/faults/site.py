@@ -4,14 +4,14 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from structlog.testing import capture_logs
 
 import tasks
-from models import inbox, invariants, linking, roles
+from models import api_keys, inbox, invariants, linking, roles
 from models.base import Base, Database, Tx
 from models.events import AccountEvent, Action, Subject
 from models.inbox import Received, Rejection, Source
@@ -25,19 +25,22 @@ from models.sealing import Sealer
 from tasks.runtime import Runtime
 from tests.eventually import eventually
 from tests.faults.dump import Dump, dump
+from tests.faults.far_sink import sinks
 from tests.faults.points import CALL, PUBLISH, Points
 from tests.world import ROLES
 from worker.bell import Bell
 
 START: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
-KEYRING: Final = Keyring(Peppers({1: b"p" * 32}), Sealer({1: b"k" * 32}))
+KEYRING: Final = Keyring(Peppers({1: b"p" * 32}), Sealer({1: b"k" * 32, 2: b"n" * 32}))
 POLICY: Final = Policy(settle_batch=3, page_keys=2, apply_batch=3, deliver_batch=3)
 """Small batches, so that a flow has several of them."""
 
 SCHEDULE: Final = (
     *("accounts.apply_events", "keys.settle", "keys.expire_due", "keys.delete_due"),
     *("notices.plan", "rotations.advance", "outbox.deliver", "upkeep.retention"),
+    "operations.advance",
+    *("keys.follow_compromises", "keys.tell_refused"),
 )
 """What every round runs; what else was run before joins it."""
 PAUSE: Final = POLICY.lease + timedelta(seconds=5)
@@ -82,7 +85,7 @@ class Kept:
 
     now: datetime
     memory: dict[str, str]
-    taken: Mapping[str, tuple[Counter[UUID], dict[UUID, Outgoing]]]
+    taken: Mapping[str, tuple[Counter[Any], dict[UUID, Any]]]
     queue: list[str]
 
 
@@ -98,6 +101,7 @@ class Site:
         self.memory: dict[str, str] = {}
         self.schedule = dict.fromkeys(SCHEDULE, MINUTE)
         self.far_sides = {name: FarSide(self.points) for name in ("events", "mail")}
+        self.sinks = sinks(self.points)
         self.database = Database(database_url, clock=self.clock)
         self.operator = Operator(
             database_url, keyring=lambda: KEYRING, policy=policy, actor="op", clock=self.clock
@@ -121,7 +125,9 @@ class Site:
             database.close()
         # A dead process's locks go with its sessions, which the server notices in its own time.
         eventually(lambda: self.server.execute(_OPEN).fetchone() == (0,), every=0.001)
-        self.runtime = Runtime(self.database, self.policy, KEYRING, self.far_sides, self.schedule)
+        self.runtime = Runtime(
+            self.database, self.policy, KEYRING, self.far_sides, self.schedule, sinks=self.sinks
+        )
 
     # The prepared world, and the way back to it
 
@@ -130,7 +136,7 @@ class Site:
         self.kept = Kept(
             self.clock.now,
             dict(self.memory),
-            {n: (Counter(f.taken), dict(f.messages)) for n, f in self.far_sides.items()},
+            {n: (Counter(f.taken), dict(f.messages)) for n, f in self.outside().items()},
             list(self.queue),
         )
         tables = [table.name for table in Base.metadata.sorted_tables]
@@ -158,8 +164,8 @@ class Site:
         self.clock.now, self.memory = kept.now, dict(kept.memory)
         self.queue = deque(kept.queue)
         for name, (taken, messages) in kept.taken.items():
-            self.far_sides[name].taken = Counter(taken)
-            self.far_sides[name].messages = dict(messages)
+            self.outside()[name].taken = Counter(taken)
+            self.outside()[name].messages = dict(messages)
 
     # The worker
 
@@ -208,7 +214,23 @@ class Site:
             for one in far_side.messages.values()
             for key in _keys_of(one)
         ]
-        return dump(self.server, received)
+        return dump(self.server, [*received, *self._shelved()])
+
+    def _shelved(self) -> list[Mapping[str, object]]:
+        """Which key each sink has for each rotation, by the text that it was given."""
+        found: list[Mapping[str, object]] = []
+        with self.database.begin() as tx:
+            for name, sink in self.sinks.items():
+                for rotation_id, given in sink.messages.items():
+                    text, _, rest = given.partition(",")
+                    key = api_keys.by_text(tx, text, KEYRING.peppers)
+                    row = {"kind": rest, "to": rotation_id, "keys": key and key.id}
+                    found.append({"channel": name, **row})
+        return found
+
+    def outside(self) -> Mapping[str, Any]:
+        """Everybody who is given something, by name."""
+        return {**self.far_sides, **self.sinks}
 
     def broken(self) -> list[str]:
         """The promises that do not hold, and messages that were sent more often than a fault is
@@ -216,7 +238,7 @@ class Site:
         found = [
             str(asdict(one)) for one in invariants.check(self.database, self.policy, full=True)
         ]
-        for far_side in self.far_sides.values():
+        for far_side in self.outside().values():
             found += [f"{one} was sent {n} times" for one, n in far_side.taken.items() if n > 2]
         return found
 
@@ -254,7 +276,12 @@ class Site:
         """A transport hands messages over, each with its delivery id."""
         received = [Received(delivery, content, {}, b"{") for delivery, content in messages]
         said = Source(source, source, trust)
-        self.database.run(lambda tx: inbox.accept(tx, said, received))
+        self.inlet.run(lambda tx: inbox.accept(tx, said, received))
+
+    @property
+    def inlet(self) -> Database:
+        """The database as transports reach it."""
+        return self.database
 
     def replace(self, event_id: int, content: AccountEvent) -> None:
         """An operator has a rejected message read again, and now it can be read."""

@@ -8,7 +8,6 @@ from sqlalchemy import event as hooks
 
 from models import account_events, inbox
 from models.events import AccountEvent, Action
-from models.inbox import Source
 from tests.faults.flows import FLOWS
 from tests.faults.points import Broken
 from tests.faults.site import POLICY, Site
@@ -59,11 +58,12 @@ def test_an_event_that_could_not_be_stored_is_kept_to_be_replayed(
             raise failures.pop()
 
     hooks.listen(site.database.engine, "before_cursor_execute", fail)
-    received = accept.read_entry("native", "1-0", entry)
-    accept.accept(site.database, Source("native", "native"), received)
+    native = accept.Producer("native", "native")
+    received = accept.read_entry(native, "1-0", entry)
+    accept.accept(site.database, native, received)
     [rejected] = site.operator.events(state="rejected")
     headers, body = site.database.run(lambda tx: inbox.stored_message(tx, rejected.id))
-    [again] = accept.read("native", "replay", headers, body)
+    [again] = accept.read(native, "replay", headers, body)
     assert isinstance(again.content, AccountEvent), again.content
 
 

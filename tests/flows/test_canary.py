@@ -27,6 +27,7 @@ from models.key_text import mint
 from models.operator import Operator
 from models.sealing import BrokenSeal
 from tests.eventually import eventually
+from tests.flows import canary_sinks
 from tests.flows.canaries import Canaries, Places, Wire
 from tests.flows.canary_site import Site, accepts, refuses
 from tests.flows.processes import environment
@@ -68,6 +69,7 @@ def site() -> Iterator[Site]:
             KEYTURN_LOG_LEVEL="debug",
             KEYTURN_MAIL_CHANNEL="maildir",
             KEYTURN_MAILDIR=str(logs / "mail"),
+            KEYTURN_CONFIG=str(canary_sinks.settings(home.own_directory("sinks"))),
         )
         operator = stack.enter_context(Operator(database_url, secrets_dir=place))
         wire = stack.enter_context(Wire(valkey.url()).tapped())
@@ -189,6 +191,7 @@ def live(site: Site) -> list[str]:
     eventually(lambda: site.operator.verify(third).reason == "account_held", within=SOON)
     xadd(site, "keyturn:in", type="account.enabled", account=BOB, id="2")
     eventually(lambda: site.operator.verify(third).valid, within=SOON)
+    canary_sinks.hand_over(site, ADA)
     mails = site.release.logs / "mail" / "new"
     eventually(lambda: len(list(mails.iterdir())) >= 2, within=SOON)
     site.command("status")

@@ -150,6 +150,9 @@ class Rotation:
     paused: datetime | None = None
     resumed: datetime | None = None
     undo_until: datetime | None = None
+    undone: datetime | None = None
+    reissued: "Rotation | None" = None
+    """The one that was begun in its place."""
     blocked: str | None = None
     look_at: datetime | None = None
     """When what is blocked is looked at again."""
@@ -157,6 +160,10 @@ class Rotation:
     @property
     def family_keys(self) -> list[Key]:
         return [key for key in self.account.keys if key.family == self.old.family]
+
+    @property
+    def latest(self) -> "Rotation":
+        return self if self.reissued is None else self.reissued.latest
 
     @property
     def handed_over(self) -> bool:

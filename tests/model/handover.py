@@ -31,6 +31,12 @@ def catch_up(rotation: Rotation, now: datetime, *, works: Works, delete: Delete)
             return
 
 
+def look(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
+    """The same for a person, who does not wait until what is blocked is looked at again."""
+    rotation.look_at = None
+    catch_up(rotation, now, works=works, delete=delete)
+
+
 def next_deadlines(rotation: Rotation) -> list[datetime]:
     """When time alone may move it."""
     times = (rotation.claim_until, rotation.retire_at, rotation.undo_until, rotation.look_at)
@@ -54,7 +60,7 @@ def claimable(rotation: Rotation, now: datetime) -> bool:
 
 def confirm(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
     """An operator vouches for the successor, or decides what is blocked."""
-    catch_up(rotation, now, works=works, delete=delete)
+    look(rotation, now, works=works, delete=delete)
     if rotation.state == "cancelled":
         raise No("cancelled")
     if rotation.state in OPEN and not (
@@ -65,17 +71,49 @@ def confirm(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) 
         _confirmed(rotation, now)
     elif rotation.blocked in UNDECIDED:
         _retire(rotation, now)
-    catch_up(rotation, now, works=works, delete=delete)
+    look(rotation, now, works=works, delete=delete)
 
 
 def cancel(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
     """An operator ends a rotation whose successor is not in use."""
-    catch_up(rotation, now, works=works, delete=delete)
+    look(rotation, now, works=works, delete=delete)
     if rotation.state in ("draining", "retired", "completed"):
         raise No(rotation.state)
     if rotation.state == "issued":
         end(rotation, "cancelled")
         delete(rotation.new)
+
+
+def undo(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
+    """Rule 5.6: an operator brings a retired key back; both keys' time counts anew."""
+    look(rotation, now, works=works, delete=delete)
+    if rotation.undone and rotation.state in ("draining", "cancelled"):
+        return
+    if rotation.state != "retired" or rotation.account.held:
+        raise No("nothing to undo")
+    if rotation.old.held_as("compromised") or now >= rotation.old.expires:
+        raise No("not to be brought back")
+    rotation.state, rotation.undo_until = "draining", None
+    rotation.undone = rotation.resumed = now
+    rotation.retire_at = min(rotation.old.expires, now + OVERLAP)
+    rotation.old.lift("keyturn", "rotated", now)
+    look(rotation, now, works=works, delete=delete)
+
+
+def retry(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
+    """An operator has it looked at now."""
+    if rotation.state in LIVE and rotation.account.held:
+        raise No("held")
+    look(rotation, now, works=works, delete=delete)
+
+
+def withdraw(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
+    """Rule 5.3: what comes before another successor: the lost one is deleted."""
+    look(rotation, now, works=works, delete=delete)
+    if rotation.state != "issued" or rotation.account.held or rotation.old.held:
+        raise No("not to be reissued")
+    end(rotation, "cancelled")
+    delete(rotation.new)
 
 
 def end(rotation: Rotation, state: str) -> None:

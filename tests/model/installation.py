@@ -116,23 +116,38 @@ class Model:
 
     def rotate(self, key: Key, asked: str | None) -> tuple[Rotation, bool]:
         """The rotation, and whether it is a new one."""
+        known = self._known(key, asked)
+        if known is not None:
+            return known, False
+        if not self.works(key) or key.life < handover.MIN_LIFE:
+            raise No("not to be rotated")
+        for before in self._of_family(key):
+            if before.new is key and before.state == "retired":
+                handover.end(before, "completed")
+                self.delete(before.old)
+        return self._succeed(key, asked), True
+
+    def _known(self, key: Key, asked: str | None) -> Rotation | None:
+        """The rotation that a request is answered with, if there is one."""
         for known in self.rotations:
             if asked is not None and known.asked == asked and known.account is key.account:
                 if known.old is not key:
                     raise No("asked for another key")
-                return known, False
-        with_family = [r for r in self.rotations if r.old.family == key.family]
-        for known in with_family:
+                return known.latest
+        for known in self._of_family(key):
             if known.state in OPEN:
-                self.catch_up(known)
+                handover.look(known, self.now, works=self.works, delete=self.delete)
                 if known.state in OPEN:
-                    return known, False
-        if not self.works(key) or key.life < handover.MIN_LIFE:
-            raise No("not to be rotated")
-        for known in with_family:
-            if known.new is key and known.state == "retired":
-                handover.end(known, "completed")
-                self.delete(known.old)
+                    return known
+        for known in reversed(self._of_family(key)):
+            if known.old is key and known.state in ("retired", "completed") and not key.deleted:
+                return known
+        return None
+
+    def _of_family(self, key: Key) -> list[Rotation]:
+        return [one for one in self.rotations if one.old.family == key.family]
+
+    def _succeed(self, key: Key, asked: str | None) -> Rotation:
         new = self._issue(key.account, key.life, key.allowed, family=key.family)
         new.known = False
         until = handover.claim_until(self.now, key, new)
@@ -140,7 +155,7 @@ class Model:
             len(self.rotations), key.account, key, new, asked, issued=self.now, claim_until=until
         )
         self.rotations.append(rotation)
-        return rotation, True
+        return rotation
 
     def claim(self, key: Key) -> Rotation:
         """The holder of the old key fetches the new one."""
@@ -156,6 +171,20 @@ class Model:
 
     def cancel(self, rotation: Rotation) -> None:
         handover.cancel(rotation, self.now, works=self.works, delete=self.delete)
+
+    def undo(self, rotation: Rotation) -> None:
+        handover.undo(rotation, self.now, works=self.works, delete=self.delete)
+
+    def retry(self, rotation: Rotation) -> None:
+        handover.retry(rotation, self.now, works=self.works, delete=self.delete)
+
+    def reissue(self, rotation: Rotation) -> tuple[Rotation, bool]:
+        """The rotation in the place of this one, and whether it is a new one."""
+        if rotation.reissued is not None:
+            return rotation.latest, False
+        handover.withdraw(rotation, self.now, works=self.works, delete=self.delete)
+        rotation.reissued = self._succeed(rotation.old, None)
+        return rotation.reissued, True
 
     def confirm_deletions(self, source: str) -> int:
         """An operator has looked at a source's burst."""

@@ -11,8 +11,12 @@ from hypothesis.stateful import (
 
 from models.events import Subject
 from models.recording import Use
+from models.rotations import Rotation
 from tests.model.compared import EMAILS, IPS, OPAQUE, SOURCES, Compared, Index, Lives, pick
 from tests.model.facts import DAY, HOUR, LIVE, Key
+
+DECISIONS = ("confirm", "cancel", "undo", "retry")
+"""What an operator may say of a rotation; each repeated changes nothing more."""
 
 
 class WithKeys(Compared):
@@ -123,7 +127,7 @@ class WithKeys(Compared):
         """The gateway asks, and tells of the use only later, if ever."""
         if report and self.unreported:
             number, use = self.unreported.pop(which % len(self.unreported))
-            if self.real.operator.report_use([use]):
+            if self.real.operator.report_use([use]).keys:
                 self.model.report(self.model.keys[number], use.at)
             return
         key = pick([key for key in self.model.keys if key.known], which)
@@ -143,15 +147,26 @@ class WithKeys(Compared):
         if done:
             real, (rotation, new) = done
             if new:
-                self.rotation_ids.append(real.id)
-                self.texts.append((real.new_key_id, None))
-                self._tick()
+                self._begun(real)
             assert real.id == self.rotation_ids[rotation.number]
 
     @precondition(lambda self: self.rotation_ids)
-    @rule(which=Index, verb=st.sampled_from(["claim"] * 3 + ["confirm", "cancel"]))
+    @rule(which=Index, verb=st.sampled_from(["claim"] * 3 + [*DECISIONS, "reissue"]))
     def hand_over(self, which: int, verb: str) -> None:
-        self._claim(which) if verb == "claim" else self._decide(which, verb)
+        if verb == "claim":
+            self._claim(which)
+        elif verb == "reissue":
+            self._reissue(which)
+        else:
+            self._decide(which, verb)
+
+    @precondition(lambda self: any(r.state == "retired" for r in self.model.rotations))
+    @rule(which=Index, by=st.sampled_from([timedelta(0), HOUR, 6 * DAY]))
+    def undo_what_was_retired(self, which: int, by: timedelta) -> None:
+        """Of late, or nearly too late."""
+        retired = [one for one in self.model.rotations if one.state == "retired"]
+        self._move_to(self.model.now + by)
+        self._decide(pick(retired, which).number, "undo")
 
     @precondition(lambda self: any(r.state in LIVE for r in self.model.rotations))
     @rule(which=Index, by=st.sampled_from([timedelta(0), HOUR, 8 * DAY]))
@@ -181,12 +196,24 @@ class WithKeys(Compared):
     def _decide(self, which: int, verb: str) -> None:
         rotation = pick(self.model.rotations, which)
         name = str(self.rotation_ids[rotation.number])
-        operator = self.real.operator
-        if verb == "confirm":
-            self._both(
-                lambda: operator.confirm_rotation(name), lambda: self.model.confirm(rotation)
-            )
-        else:
-            self._both(
-                lambda: operator.cancel_rotation(name, "why"), lambda: self.model.cancel(rotation)
-            )
+        decide = getattr(self.real.operator, f"{verb}_rotation")
+        why = ["why"] if verb in ("cancel", "undo") else []
+        self._both(lambda: decide(name, *why), lambda: getattr(self.model, verb)(rotation))
+
+    def _reissue(self, which: int) -> None:
+        rotation = pick(self.model.rotations, which)
+        name = str(self.rotation_ids[rotation.number])
+        done = self._both(
+            lambda: self.real.operator.reissue_rotation(name),
+            lambda: self.model.reissue(rotation),
+        )
+        if done:
+            real, (issued, new) = done
+            if new:
+                self._begun(real)
+            assert real.id == self.rotation_ids[issued.number]
+
+    def _begun(self, rotation: Rotation) -> None:
+        self.rotation_ids.append(rotation.id)
+        self.texts.append((rotation.new_key_id, None))
+        self._tick()

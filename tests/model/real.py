@@ -175,8 +175,9 @@ class Real:
 
 
 TABLES = (
-    "notices rotations holds key_uses api_keys account_identities accounts roles"
-    " inbox inbox_keys outbox audit audit_seals schedule_runs"
+    "operation_keys operations operation_pace"
+    " notices hand_overs rotations compromises holds key_uses api_keys account_identities accounts"
+    " roles inbox inbox_keys source_silences outbox audit audit_seals schedule_runs"
 )
 EMPTY = "; ".join(f"DELETE FROM keyturn.{table}" for table in TABLES.split())
 

@@ -56,10 +56,11 @@ def _revert(name: str) -> str:
 def _rotation(name: str, new_key: str) -> str:
     """One more rotation of a family, cancelled."""
     return f"""
+        ALTER TABLE keyturn.rotations DISABLE TRIGGER rotation_begins;
         INSERT INTO keyturn.rotations (id, account_id, family_id, old_key_id, new_key_id, state,
-            requested_by, sealed_until, issued_at, next_check_at)
+            requested_by, sealed_until, issued_at, next_check_at, ended_at, cancel_reason)
         SELECT gen_random_uuid(), account_id, family_id, old_key_id, {new_key}, 'cancelled',
-            'op', :now, :now, :now
+            'op', :now, :now, :now, :now, 'why'
         FROM keyturn.rotations WHERE {old(name)}
     """
 
@@ -94,6 +95,14 @@ def _of(email: str) -> str:
 
 def _rotations(name: str, assignment: str) -> str:
     return f"UPDATE keyturn.rotations SET {assignment} WHERE {old(name)}"
+
+
+def _operation(assignment: str) -> str:
+    """The operation is under way, and has not moved for a while."""
+    return f"""
+        UPDATE keyturn.operations
+        SET state = 'running', ended_at = NULL, turn_at = :now - interval '301 s', {assignment}
+    """
 
 
 BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
@@ -146,7 +155,10 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
         "hold of a key": f"""
             DELETE FROM keyturn.audit WHERE action = 'hold.placed' AND key_id = {key("disabled")}
         """,
-        "rotation": _rotations("retired", "retired_at = NULL"),
+        "rotation": f"""
+            ALTER TABLE keyturn.rotations DROP CONSTRAINT ck_rotations_retired;
+            {_rotations("retired", "retired_at = NULL")}
+        """,
     },
     "events_finish": {
         "due": """
@@ -241,7 +253,9 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
     "one_open_rotation": {
         "two open": f"""
             DROP INDEX keyturn.uq_rotations_open_family;
-            UPDATE keyturn.rotations SET state = 'issued', sealed_until = :now + interval '1 h'
+            ALTER TABLE keyturn.rotations DISABLE TRIGGER rotation_moves;
+            UPDATE keyturn.rotations SET state = 'issued', sealed_until = :now + interval '1 h',
+                ended_at = NULL, cancel_reason = NULL
             WHERE state = 'cancelled' AND {old("twice")}
         """,
         "three keys": f"""
@@ -257,6 +271,10 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
             ALTER TABLE keyturn.rotations DROP CONSTRAINT uq_rotations_new_key_id;
             {_rotation("draining", "new_key_id")}
         """,
+        "reissued as nothing": f"""
+            UPDATE keyturn.rotations SET reissued_as = gen_random_uuid()
+            WHERE state = 'cancelled' AND {old("twice")}
+        """,
     },
     "secrets_go": {
         "ended": f"""
@@ -264,6 +282,59 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
             {_rotations("completed", "sealed = 'x', sealed_kek = 1")}
         """,
         "claimed": _rotations("issued", "claimed_at = :now"),
+    },
+    "scheduled_start": {
+        "not looked at": f"""
+            INSERT INTO keyturn.rotation_schedule (key_id, policy, rotate_at, next_at)
+            SELECT id, 'default', :now - interval '1 h', :now - interval '6 min'
+            FROM keyturn.api_keys WHERE id = {key("active")}
+        """,
+    },
+    "operations_advance": {
+        "stands still": _operation("waits_for = NULL"),
+        "waits for no key": _operation("waits_for = 'retries'"),
+        "waits for no sink": _operation("waits_for = 'hand_overs'"),
+    },
+    "operation_keys_once": {
+        "twice": f"""
+            ALTER TABLE keyturn.operation_keys
+                DROP CONSTRAINT uq_operation_keys_key_id_operation_id;
+            INSERT INTO keyturn.operation_keys (operation_id, place, wave, key_id, account_id,
+                state, rotation_id, next_attempt_at, told)
+            SELECT operation_id, place + 9, wave, key_id, account_id, state, rotation_id,
+                next_attempt_at, told
+            FROM keyturn.operation_keys WHERE key_id = {key("bulk")}
+        """,
+        "not its rotation": _rotations("bulk", "operation_id = NULL"),
+    },
+    "operation_owners_told": {
+        "not told": f"""
+            UPDATE keyturn.operation_keys SET told = false WHERE key_id = {key("bulk")}
+        """,
+    },
+    "compromised_stays_stopped": {
+        "freed": f"""
+            UPDATE keyturn.holds SET kind = 'disabled' WHERE key_id = {key("known")};
+            UPDATE keyturn.audit SET why = replace(why, '/compromised', '/disabled')
+            WHERE key_id = {key("known")} AND action = 'hold.placed'
+        """,
+    },
+    "compromises_followed": {
+        "forgotten": f"""
+            UPDATE keyturn.compromises SET state = 'open', next_attempt_at = :now - interval '301 s'
+            WHERE key_id = {key("known")}
+        """,
+        "no rotation": f"""
+            UPDATE keyturn.compromises SET rotation_id = NULL WHERE key_id = {key("known")}
+        """,
+    },
+    "compromised_proves_nothing": {
+        "claimed": f"""
+            INSERT INTO keyturn.audit (at, actor, action, account_id, key_id, why)
+            SELECT reported_at + interval '61 s', 'holder', 'rotation.claimed', account_id, key_id,
+                'by the holder of the old key' FROM keyturn.compromises
+            WHERE key_id = {key("known")}
+        """,
     },
     "rotations_advance": {
         "retire": _rotations("draining", "retire_at = :now - interval '301 s'"),

@@ -13,17 +13,21 @@ from uuid import UUID
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
-from models import deletions, inbox, outbox
+from models import compromise, deletions, holds, inbox, outbox
 from models.base import Database
 from models.events import Action, Certainty
+from models.holds import Cause
 from models.inbox import Received, Rejection, Source
 from models.messages import Delivery
+from models.operations import Selection
 from models.rotations import Rotation
+from tests.models.bulk import Bulk
 from tests.models.notice_verbs import deliver, expire, plan
 from tests.models.scene import DAY, HOUR, MINUTE, Scene
 from tests.world import World, event
 
 BOB, CAROL, DAVE = "bob@example.com", "carol@example.com", "dave@example.com"
+ERIN = "erin@example.com"
 DISABLED, ENABLED = Action.DISABLED, Action.ENABLED
 
 
@@ -42,15 +46,18 @@ def build(scene: Scene) -> None:
     run(scene)
     _until(scene, 8 * DAY)
     _hand_over(scene, "retired")
+    undone = _hand_over(scene, "undone")
     blocked = _hand_over(scene, "blocked")
     _until(scene, 7 * DAY - HOUR)
     scene.use(blocked.old_key_id)
     _until(scene, HOUR)
     _hand_over(scene, "draining")
+    scene.undo(undone)
     scene.claimed(scene.request(scene.key(name="claimed")).old_key_id)
-    scene.request(scene.key(name="issued"))
+    scene.reissue(scene.request(scene.key(name="issued")))
     scene.request(find(scene, "twice"))
     _held_keys(scene)
+    _bulk(scene)
     scene.use(find(scene, "active"))
     _until(scene, 3 * HOUR)
 
@@ -133,6 +140,17 @@ def _hand_over(scene: Scene, name: str) -> Rotation:
     return rotation
 
 
+def _bulk(scene: Scene) -> None:
+    """Keys that were rotated by one plan."""
+    account = scene.account(ERIN)
+    for name in ("bulk", "bulk too"):
+        scene.key(account=account, name=name)
+    bulk = Bulk(scene)
+    plan = bulk.applied(Selection(account=account))
+    bulk.work()
+    assert bulk.find(plan).state == "completed"
+
+
 def _held_keys(scene: Scene) -> None:
     """Keys that were disabled by themselves: one still is, one not, one is known to others."""
     scene.hold(key=scene.key(name="disabled"))
@@ -143,3 +161,17 @@ def _held_keys(scene: Scene) -> None:
     leaked = scene.key(name="leaked")
     scene.claimed(scene.request(leaked).old_key_id)
     scene.hold(key=leaked, kind="compromised")
+    _replaced(scene, scene.key(name="known"))
+
+
+def _replaced(scene: Scene, key: UUID) -> None:
+    """An operator stopped a key that others know, and its successor waits."""
+    cause = Cause(source="operator", kind="compromised", actor="op")
+    with scene.database.begin() as tx:
+        holds.lock_accounts(tx, [scene.owner])
+        compromise.stop(tx, key, cause, issue=True, policy=scene.policy)
+    scene.database.run(
+        lambda tx: compromise.follow(
+            tx, key, policy=scene.policy, sealer=scene.sealer, peppers=scene.peppers
+        )
+    )

@@ -19,7 +19,7 @@ from models.messages import Outgoing
 from models.policy import Policy
 from models.roles import Role
 from models.rotations import Rotation
-from models.sealing import Sealer
+from models.sealing import BrokenSeal, Sealer, UnknownKek
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
@@ -149,7 +149,7 @@ class Scene:
     def claim(self, old: UUID | str) -> Claimed | Refused:
         """Show the old key, get the new one or a refusal."""
         text = old if isinstance(old, str) else self.texts[old].reveal()
-        return self.database.run(
+        outcome = self.database.run(
             lambda tx: rotations.claim(
                 tx,
                 text,
@@ -159,6 +159,9 @@ class Scene:
                 peppers=self.peppers,
             )
         )
+        if isinstance(outcome, UnknownKek | BrokenSeal):
+            raise outcome
+        return outcome
 
     def claimed(self, old: UUID) -> Claimed:
         """The same where it must work."""
@@ -198,6 +201,33 @@ class Scene:
         """An operator cancels."""
         with self.database.begin() as tx:
             return rotations.cancel(tx, rotation.id, actor="op", reason=reason, policy=self.policy)
+
+    def undo(self, rotation: Rotation, reason: str = "still needed") -> Rotation:
+        """An operator brings the old key back."""
+        return self.database.run(
+            lambda tx: rotations.undo(
+                tx, rotation.id, actor="op", reason=reason, policy=self.policy
+            )
+        )
+
+    def retry(self, rotation: Rotation) -> Rotation:
+        """An operator has what failed tried again."""
+        return self.database.run(
+            lambda tx: rotations.retry(tx, rotation.id, actor="op", policy=self.policy)
+        )
+
+    def reissue(self, rotation: Rotation) -> Rotation:
+        """An operator has another successor put in the place of a lost one."""
+        return self.database.run(
+            lambda tx: rotations.reissue(
+                tx,
+                rotation.id,
+                actor="op",
+                policy=self.policy,
+                sealer=self.sealer,
+                peppers=self.peppers,
+            )
+        )
 
     def draining(self, life: timedelta = 90 * DAY) -> Rotation:
         """A rotation whose successor was just claimed and used for the first time."""

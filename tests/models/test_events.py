@@ -213,3 +213,12 @@ def test_an_outgoing_event_is_a_cloudevent() -> None:
 def test_an_outgoing_event_needs_a_time_with_a_zone() -> None:
     with pytest.raises(ValueError, match="zone"):
         outgoing("1", KeyEvent.ISSUED, "/keyturn", "key/1", datetime(2026, 1, 1), {})  # noqa: DTZ001
+
+
+def test_only_a_change_of_identity_has_a_new_subject() -> None:
+    new = {"format": "email", "value": "ada.king@example.com"}
+    changed = event(action="identity_changed", new_subject=new)
+    assert changed.new_subject == Subject(**new)
+    assert content_hash(changed) != content_hash(event(action="identity_changed"))
+    with pytest.raises(ValidationError, match="only a change of identity"):
+        event(new_subject=new)

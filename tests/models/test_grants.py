@@ -11,12 +11,10 @@ from psycopg import sql
 from sqlalchemy import event
 from sqlalchemy.exc import ProgrammingError
 
-from models import Client, TimeUnit, grants, inbox, migrations, roles
+from models import Client, TimeUnit, grants, migrations, roles
 from models.base import Base, Database, sqlstate
 from models.errors import Refused
-from models.events import AccountEvent, Action
 from models.grants import INTAKE, OPS, ROLES, VERIFY, WORKER
-from models.inbox import Received, Rejection, Source
 from models.operator import Operator
 from models.policy import Policy
 from models.recording import Use
@@ -165,9 +163,8 @@ NOBODY = (
     "DELETE FROM keyturn.inbox_keys WHERE false",
     "DELETE FROM keyturn.holds WHERE false",
 )
-ONLY_OPS = (
-    "INSERT INTO keyturn.accounts DEFAULT VALUES",
-    "INSERT INTO keyturn.account_identities DEFAULT VALUES",
+ONLY_OPS = ("INSERT INTO keyturn.accounts DEFAULT VALUES",)
+SUCCESSORS = (
     "INSERT INTO keyturn.api_keys DEFAULT VALUES",
     "INSERT INTO keyturn.rotations DEFAULT VALUES",
 )
@@ -180,6 +177,9 @@ def test_the_fences_that_matter_most(url: str) -> None:
             assert [one for one in NOBODY if allowed(connection, one)] == []
             assert [one for one in ONLY_OPS if allowed(connection, one)] == (
                 list(ONLY_OPS) if role == OPS else []
+            )
+            assert [one for one in SUCCESSORS if allowed(connection, one)] == (
+                list(SUCCESSORS) if role in (WORKER, OPS) else []
             )
             assert allowed(connection, "SELECT sealed FROM keyturn.rotations LIMIT 0") is (
                 role in (WORKER, OPS)
@@ -326,15 +326,9 @@ class Divided(matrix.Site):
         assert text is None or self.product.verify(text, record=False) is not None
         self.product.report_use([Use(UUID(self.memory[name]), self.clock.now, "10.0.0.1")])
 
-    def receive(
-        self,
-        source: str,
-        *messages: tuple[str, AccountEvent | Rejection],
-        trust: frozenset[Action] = frozenset(Action),
-    ) -> None:
-        received = [Received(delivery, content, {}, b"{") for delivery, content in messages]
-        said = Source(source, source, trust)
-        self.intake.run(lambda tx: inbox.accept(tx, said, received))
+    @property
+    def inlet(self) -> Database:
+        return self.intake
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
@@ -393,6 +387,9 @@ def test_what_lacks_is_named(url: str) -> None:
 
     assert lacks(OPS, "inbox") == {WORKER: "DELETE"}
     assert lacks(INTAKE, "audit") == dict.fromkeys((WORKER, OPS), "INSERT, SELECT")
-    assert lacks(VERIFY, "key_uses") == {WORKER: "DELETE", OPS: "INSERT"}
-    assert lacks(WORKER, "accounts") == {OPS: "INSERT"}
+    assert lacks(VERIFY, "key_uses") == {
+        WORKER: "DELETE, INSERT, UPDATE (refused_told_at)",
+        OPS: "INSERT",
+    }
+    assert lacks(WORKER, "accounts") == {OPS: "INSERT, UPDATE (name, public_key, rotation_policy)"}
     assert lacks(OPS, "") == {}

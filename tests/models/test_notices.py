@@ -1,5 +1,7 @@
 """Who is told of the end of a key, when and how often (rules 4.1, 4.2)."""
 
+import json
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -324,3 +326,68 @@ def test_unless_a_more_urgent_one_came_meanwhile(scene: Scene) -> None:
     assert states(scene, key) == {30 * DAY: "superseded", 7 * DAY: "planned"}
     [mail] = scene.mails(EXPIRING)
     assert mail["threshold"] == "7d"
+
+
+# Which keys a run looks at
+
+
+def forget_notices(scene: Scene) -> None:
+    with scene.database.begin() as tx:
+        tx.execute("DELETE FROM keyturn.notices")
+
+
+def test_a_run_looks_at_what_passed_a_threshold_since_the_last_and_daily_at_all(
+    scene: Scene,
+) -> None:
+    scene.key(90 * DAY)
+    scene.later(60 * DAY + HOUR)
+    assert plan(scene) == 1
+    forget_notices(scene)  # what has been told is not looked for again ...
+    scene.later(2 * HOUR)
+    assert plan(scene) == 0
+    scene.later(22 * HOUR)
+    assert plan(scene) == 1  # ... but once a day
+
+
+def test_thresholds_that_changed_hold_from_the_next_run_on(scene: Scene) -> None:
+    key = scene.key(90 * DAY)
+    scene.later(50 * DAY)
+    assert plan(scene) == 0
+    scene.policy = replace(scene.policy, notice_thresholds=(45 * DAY, DAY))
+    scene.later(HOUR)
+    assert plan(scene) == 1
+    assert set(states(scene, key)) == {45 * DAY}
+
+
+def test_a_clock_that_went_back_leaves_nothing_out(scene: Scene) -> None:
+    scene.key(90 * DAY)
+    scene.later(80 * DAY)
+    plan(scene)
+    forget_notices(scene)
+    scene.later(-15 * DAY)
+    assert plan(scene) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_run_leaves_anything_to_one_that_looks_at_all(scene: Scene, seed: int) -> None:
+    dice = random.Random(seed)
+    lives = [dice.choice((HOUR, DAY, 2 * DAY - MINUTE, 3 * DAY, 20 * DAY)) for _ in range(40)]
+    thresholds = ((30 * DAY, 7 * DAY, DAY), (2 * DAY, HOUR), (DAY, DAY - HOUR))[seed % 3]
+    scene.policy = replace(scene.policy, notice_thresholds=thresholds)
+    found = 0
+    for life in lives:
+        scene.key(life + dice.randrange(3_600) * SECOND)
+        scene.later(dice.choice((MINUTE, 10 * MINUTE, HOUR, 5 * HOUR, 15 * HOUR)))
+        if dice.random() < 0.5:
+            expire(scene)
+        found += plan(scene)
+        with scene.database.begin() as tx:
+            mark = tx.scalar("SELECT mark FROM keyturn.schedule_runs")
+            tx.execute("UPDATE keyturn.schedule_runs SET mark = NULL")
+        assert plan(scene) == 0
+        with scene.database.begin() as tx:
+            tx.execute(
+                "UPDATE keyturn.schedule_runs SET mark = CAST(:mark AS jsonb)",
+                mark=json.dumps(mark),
+            )
+    assert found > 20

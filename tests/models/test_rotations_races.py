@@ -66,6 +66,51 @@ def test_concurrent_runs_take_each_step_once(scene: Scene) -> None:
     assert sorted(scene.events("key.rotated")) == sorted(r.old_key_id for r in rotations)
 
 
+def test_concurrent_operators_undo_once(scene: Scene) -> None:
+    rotation = scene.retired()
+    states = at_once(lambda number: scene.undo(rotation).state)
+    assert set(states) == {"draining"}
+    actions = [action for action, _ in scene.audited(rotation)]
+    assert actions.count("rotation.undone") == 1
+    assert scene.events("key.enabled") == [rotation.old_key_id]
+
+
+def test_concurrent_operators_reissue_once(scene: Scene) -> None:
+    rotation = scene.request(scene.key())
+    scene.claimed(rotation.old_key_id)
+    issued = at_once(lambda number: scene.reissue(rotation).id)
+    assert len(set(issued)) == 1
+    assert len(scene.sql("SELECT FROM keyturn.api_keys")) == 3
+    assert len(scene.mails("rotation.issued")) == 2
+
+
+def test_concurrent_operators_confirm_once(scene: Scene) -> None:
+    rotation = scene.request(scene.key())
+    scene.claimed(rotation.old_key_id)
+    states = at_once(lambda number: scene.confirm(rotation).state)
+    assert set(states) == {"draining"}
+    assert len(scene.mails("rotation.confirmed")) == 1
+
+
+def test_an_undo_and_runs_at_once_leave_both_keys(scene: Scene) -> None:
+    rotation = scene.retired()
+    at_once(lambda number: scene.undo(rotation) if number == 0 else scene.advance())
+    assert scene.rotation(rotation).state == "draining"
+    assert scene.find_key(rotation.old_key_id).status == "active"
+
+
+def test_concurrent_runs_warn_once(scene: Scene) -> None:
+    for _ in range(3):
+        scene.draining()
+    scene.later(6 * DAY)
+    at_once(lambda number: scene.advance())
+    scene.advance()
+    told = [
+        one["rotation_id"] for mail in scene.mails("rotation.ending") for one in mail["rotations"]
+    ]
+    assert len(told) == len(set(told)) == 3
+
+
 def test_no_secret_outlives_a_hold_that_came_with_the_request(scene: Scene) -> None:
     keys = [scene.key() for _ in range(THREADS - 1)]
 

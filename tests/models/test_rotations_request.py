@@ -133,8 +133,26 @@ def test_refuses_what_cannot_rotate(scene: Scene) -> None:
     assert code(scene, held) == "account_held"
 
 
-def test_a_retired_key_does_not_rotate_again(scene: Scene) -> None:
-    assert code(scene, scene.retired().old_key_id) == "key_held"
+def test_a_retired_key_has_its_rotation_and_gets_no_second_one(scene: Scene) -> None:
+    retired = scene.retired()
+    assert scene.request(retired.old_key_id).id == retired.id
+    assert len(keys_of_family(scene, retired)) == 2
+
+
+def test_an_expired_key_that_was_rotated_has_its_rotation(scene: Scene) -> None:
+    rotation = scene.draining(2 * DAY)
+    scene.later(2 * DAY)
+    scene.advance()
+    again = scene.request(rotation.old_key_id)
+    assert (again.id, again.state) == (rotation.id, "completed")
+    assert len(keys_of_family(scene, rotation)) == 2
+
+
+def test_a_deleted_key_that_was_rotated_is_refused_as_deleted(scene: Scene) -> None:
+    rotation = scene.retired()
+    scene.later(scene.policy.undo_for)
+    scene.advance()
+    assert code(scene, rotation.old_key_id) == "key_deleted"
 
 
 # 5.1: one open rotation, the same request

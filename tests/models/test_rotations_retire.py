@@ -8,6 +8,7 @@ from tests.models.scene import DAY, HOUR, MINUTE, START, Scene
 def test_the_old_key_is_retired_after_overlap_and_quiet(scene: Scene) -> None:
     rotation = scene.draining()
     scene.later(7 * DAY - MINUTE)
+    scene.advance()
     assert scene.advance() == 0
     assert scene.find_key(rotation.old_key_id).status == "active"
     scene.later(MINUTE)

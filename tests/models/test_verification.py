@@ -159,7 +159,7 @@ def test_reported_uses_are_folded_and_bad_addresses_dropped(client: Client) -> N
         Use(new.id, now, "not an address", 3),
         Use(new.id, now - timedelta(seconds=5), "192.0.2.7", 2),
     ]
-    assert client.report_use(reported) == 1
+    assert client.report_use(reported).keys == 1
     assert uses(client, new.id) == (5, now)
 
 

@@ -41,6 +41,26 @@ def one_claimant(stage: Stage) -> None:
     assert entries == (1,)
 
 
+def one_live_successor(stage: Stage) -> None:
+    """Whatever was reissued, one key at most takes the old one's place."""
+    keys = stage.keeper.operator.get_api_keys(include_expired=True)
+    assert sum(key.status == "active" and key.id != stage.key for key in keys) <= 1
+
+
+def one_issue_more(stage: Stage) -> None:
+    """Reissued by two at once, it was reissued once."""
+    assert len(stage.keeper.operator.get_api_keys(include_expired=True)) == 3
+    one_live_successor(stage)
+
+
+def confirmed_once(stage: Stage) -> None:
+    """However many vouch for it, the owner is told once."""
+    told = stage.watch.execute(
+        "SELECT count(*) FROM keyturn.outbox WHERE kind = 'rotation.confirmed'"
+    ).fetchone()
+    assert told == (1,)
+
+
 def cut(stage: Stage) -> None:
     """The account is held, and no key of it works."""
     assert stage.keeper.operator.account(ADA).held
@@ -91,6 +111,38 @@ def confirm(stage: Stage, actor: Actor) -> None:
 def cancel(stage: Stage, actor: Actor) -> None:
     assert stage.rotation
     actor.operator.cancel_rotation(str(stage.rotation.id), "why")
+
+
+def compromise(stage: Stage, actor: Actor) -> None:
+    """An operator's command: the hold first, then the successor."""
+    actor.operator.stop_compromised(stage.key)
+    with suppress(Refused):
+        got = actor.operator.replace_compromised(stage.key)
+        stage.texts[got.rotation.new_key_id] = got.secret.reveal()
+
+
+def stopped_for_good(stage: Stage) -> None:
+    """The leaked key works no more, and there is one way on at most."""
+    assert not stage.keeper.verify(stage.texts[stage.key])
+    working = [key for key in stage.keeper.operator.get_api_keys() if key.status == "active"]
+    assert len(working) <= 1
+
+
+def undo(stage: Stage, actor: Actor) -> None:
+    assert stage.rotation
+    with suppress(Refused):
+        actor.operator.undo_rotation(str(stage.rotation.id), "why")
+
+
+def reissue(stage: Stage, actor: Actor) -> None:
+    assert stage.rotation
+    with suppress(Refused):
+        actor.operator.reissue_rotation(str(stage.rotation.id))
+
+
+def delete_successor(stage: Stage, actor: Actor) -> None:
+    assert stage.rotation
+    actor.operator.delete(stage.rotation.new_key_id)
 
 
 def delete(stage: Stage, actor: Actor) -> None:
@@ -216,7 +268,33 @@ PAIRS: Final = (
     Pair("use-advance", due(8), use_successor, advance),
     Pair("claim-advance", lambda s: s.issued(4 * DAY), claim, advance),
     Pair("claim-claim", lambda s: s.issued(HOUR), claim, claim, one_claimant),
+    Pair("compromise-claim", lambda s: s.issued(HOUR), compromise, claim, stopped_for_good),
+    Pair("compromise-advance", due(8), compromise, advance, stopped_for_good),
+    Pair("compromise-request", lambda s: None, compromise, request, stopped_for_good),
+    Pair("compromise-compromise", lambda s: None, compromise, compromise, stopped_for_good),
+    Pair(
+        "compromise-used",
+        lambda s: s.claimed(HOUR),
+        compromise,
+        use_successor,
+        stopped_for_good,
+    ),
     Pair("request-request", lambda stage: None, request, request, one_successor),
+    Pair("undo-advance", lambda s: s.retired(8 * DAY), undo, advance),
+    Pair("undo-undo", lambda s: s.retired(DAY), undo, undo),
+    Pair("undo-request", lambda s: s.retired(DAY), undo, request_successor),
+    Pair("undo-delete-successor", lambda s: s.retired(DAY), undo, delete_successor),
+    Pair("disable-undo", disabled(lambda s: s.retired(DAY)), apply, undo, cut),
+    Pair("reissue-claim", lambda s: s.issued(HOUR), reissue, claim, one_live_successor),
+    Pair("reissue-reissue", lambda s: s.claimed(HOUR), reissue, reissue, one_issue_more),
+    Pair("reissue-use", lambda s: s.claimed(HOUR), reissue, use_successor, one_live_successor),
+    Pair("reissue-confirm", lambda s: s.claimed(HOUR), reissue, confirm, one_live_successor),
+    Pair("reissue-advance", lambda s: s.issued(4 * DAY), reissue, advance, one_live_successor),
+    Pair("disable-reissue", disabled(lambda s: s.claimed(HOUR)), apply, reissue, cut),
+    Pair("confirm-confirm", lambda s: s.claimed(HOUR), confirm, confirm, confirmed_once),
+    Pair("request-delete", lambda stage: None, request, delete),
+    Pair("ending-use", due(6), advance, use_successor),
+    Pair("advance-advance", due(8), advance, advance),
     Pair("apply-apply", disabled(), apply, apply, cut),
     Pair(
         "apply-join",

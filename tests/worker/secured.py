@@ -95,7 +95,8 @@ def own_valkey(home: Home, *options: str) -> Iterator[int]:
     port = free_port()
     directory = home.server_directory(home.path / f"valkey-{port}")
     running = spawn(
-        [str(find_valkey(home)), "--port", f"{port}", "--bind", HOST, "--save", "", *options],
+        [str(find_valkey(home)), "--port", f"{port}", "--bind", HOST, "--save", "",
+         "--appendonly", "yes", *options],
         pid_file=PidFile(home.own_directory("pids") / f"valkey-{port}.json"),
         log=home.own_directory("log") / f"valkey-{port}.log",
         account=home.account,

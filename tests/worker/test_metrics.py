@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from models import schedule_runs
+from models import Client, schedule_runs
 from models.base import Database
 from models.events import Action
+from models.keyring import Keyring
+from models.sealing import Sealer
 from models.status import Status, read
 from tests.eventually import eventually
 from tests.flows.processes import environment
@@ -140,3 +142,20 @@ def test_one_process_serves_them_until_it_is_told_to_end(
     finally:
         serving.kill()
         serving.wait()
+
+
+def test_a_rotation_of_whose_keys_no_use_is_reported_is_counted_after_a_day(world: World) -> None:
+    world.account()
+    key, text = world.key()
+    keyring = Keyring(world.peppers, Sealer({1: b"k" * 32}))
+    url = world.database.engine.url.render_as_string(hide_password=False)
+    name = ("keyturn_rotations_uses_never_reported", "")
+    with Client(url, keyring=lambda: keyring) as client:
+        client.rotate(key)
+        assert metrics(world)[name] == 0
+        with world.database.begin() as tx:
+            tx.execute("UPDATE keyturn.rotations SET issued_at = now() - interval '25 hours'")
+        assert metrics(world)[name] == 1
+        assert client.verify(text)
+        client.flush_uses()
+        assert metrics(world)[name] == 0

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ from tests.world import ROLES
 from worker.app import DEAD, QUEUE, TASK_EVENT
 from worker.embedded.home import Home
 from worker.embedded.postgres import Postgres
+from worker.intake.amqp_queues import DEAD as DEAD_IN
 
 ADA: Final = "ada@example.com"
 SOON: Final = 30.0
@@ -70,11 +72,14 @@ def divided() -> Iterator[Postgres]:
 class Installation:
     """Worker, beat, intake, an operator and a product, each with the credentials meant for it."""
 
-    def __init__(self, server: Postgres, broker: Callable[[str], str], stream: int | None) -> None:
+    def __init__(
+        self, server: Postgres, broker: Callable[[str], str], stream: int | None, **more: str
+    ) -> None:
         secrets_dir = server.home.path / "secrets"
         self._environments = {
             name: environment(url_of(role, server.url()), broker(user), secrets_dir)
             | ({"KEYTURN_STREAM_URL": login(user, stream)} if stream else {})
+            | more
             for name, role, user in (
                 ("worker", WORKER, _WORKER),
                 ("intake", INTAKE, _INTAKE),
@@ -221,7 +226,7 @@ def test_a_user_of_valkey_may_do_its_own_work_only(port: int) -> None:
 
 
 HARMLESS: Final = {(_WORKER, b"info")}
-"""INFO shows the eviction policy, which a worker checks; of CONFIG it shows no password."""
+"""INFO shows what a worker checks of the server; of CONFIG it shows no password."""
 
 
 def test_no_dangerous_command_is_open_to_anybody(port: int) -> None:
@@ -324,6 +329,29 @@ def test_every_process_does_its_work_on_rabbitmq(
         cut_and_restored(installation, produce, told)
 
 
+def test_a_provider_on_rabbitmq_reaches_its_source(
+    rabbit: Callable[[str], str], divided: Postgres, tmp_path: Path
+) -> None:
+    """Keycloak's plugin publishes to `amq.topic`; nobody but intake makes or binds anything."""
+    config = tmp_path / "keyturn.toml"
+    config.write_text(
+        '[sources.keycloak]\nprovider = "keycloak"\nexchange = "amq.topic"\n'
+        'routing_keys = ["KK.EVENT.ADMIN.*.SUCCESS.USER.*"]\n'
+    )
+    message = ROOT / "tests" / "fixtures" / "events" / "keycloak-user-delete.json"
+    with Installation(divided, rabbit, None, KEYTURN_CONFIG=str(config)) as installation:
+
+        def published() -> bool:
+            installation.keyturn("events", "publish", str(message), "--source", "keycloak")
+            return True  # and not the exit code 3, as long as nothing is bound
+
+        eventually(published, within=SOON, every=1)
+        eventually(
+            lambda: [one for one in installation.operator.events() if one.source == "keycloak"],
+            within=SOON,
+        )
+
+
 def refused(url: str, act: Callable[[Any], object]) -> bool:
     with Connection(url) as connection:
         try:
@@ -362,6 +390,18 @@ ON_RABBITMQ: Final[dict[str, tuple[Callable[[Any], object], set[str]]]] = {
     ),
     "bind to events in": (
         lambda channel: channel.queue_bind("keyturn.out.gateway", QUEUE, "#"),
+        set(),
+    ),
+    "publish as a provider": (_publish("amq.topic", "KK.EVENT"), {_OPS}),
+    "make a queue of a source": (_declare("keyturn.in.okta"), {_INTAKE}),
+    "bind it to a provider's exchange": (
+        lambda channel: channel.queue_bind("keyturn.in.okta", "amq.topic", "KK.#"),
+        {_INTAKE},
+    ),
+    "read a source's queue": (lambda channel: channel.basic_get("keyturn.in.okta"), {_INTAKE}),
+    "read what intake set aside": (lambda channel: channel.basic_get(DEAD_IN), {_INTAKE}),
+    "bind a source's queue to events out": (
+        lambda channel: channel.queue_bind("keyturn.in.okta", "keyturn.out", "#"),
         set(),
     ),
     "delete the exchange out": (lambda channel: channel.exchange_delete("keyturn.out"), {_WORKER}),

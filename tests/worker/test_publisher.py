@@ -38,15 +38,23 @@ def proxy(url: str) -> Iterator[Proxy]:
         Queue(QUEUE)(connection.default_channel).delete()
 
 
-def test_a_ring_that_nobody_answers_gives_up_and_the_next_one_works(
+@pytest.fixture
+def ring(
     url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> setup._Publisher:
+    """What rings through the proxy, and has done so once."""
     monkeypatch.setattr(setup, "CONFIRM_WITHIN", 1.0)
     monkeypatch.chdir(tmp_path)
     port = urlsplit(url).port
     monkeypatch.setenv("KEYTURN_BROKER_URL", url.replace(f":{port}", f":{proxy.port}"))
-    ring = setup._Publisher(load_settings())
-    ring(FLOW)
+    made = setup._Publisher(load_settings())
+    made(FLOW)
+    return made
+
+
+def test_a_ring_that_nobody_answers_gives_up_and_the_next_one_works(
+    proxy: Proxy, ring: setup._Publisher
+) -> None:
     proxy.set(Mood.BLACK_HOLE)
     began = time.monotonic()
     with pytest.raises(Exception, match="(?i)time"):
@@ -79,19 +87,9 @@ def waiting(url: str) -> int:
 
 
 def test_two_hundred_at_once_are_stored_though_the_broker_answers_nobody(
-    url: str,
-    proxy: Proxy,
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    proxy: Proxy, ring: setup._Publisher, database_url: str
 ) -> None:
     """Each wants to ring; nobody waits for a connection to ring by for longer than is promised."""
-    monkeypatch.setattr(setup, "CONFIRM_WITHIN", 1.0)
-    monkeypatch.chdir(tmp_path)
-    port = urlsplit(url).port
-    monkeypatch.setenv("KEYTURN_BROKER_URL", url.replace(f":{port}", f":{proxy.port}"))
-    ring = setup._Publisher(load_settings())
-    ring(FLOW)
     ring._app.conf.update(broker_pool_limit=2, broker_pool_acquire_timeout=1)  # 10 in production
     proxy.set(Mood.BLACK_HOLE)
     database = Database(database_url, pool_size=4)

@@ -1,6 +1,5 @@
 """Settings: where they come from, what is refused and how, and that the documentation is true."""
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -19,24 +18,22 @@ from models.policy import Policy
 from models.roles import Role
 from worker import setup
 from worker.embedded import Embedded
-from worker.setting_tables import RoleTable, Source
+from worker.setting_tables import RoleTable, RotationPolicyTable, Source
 from worker.settings import Settings, load_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 CANARY = "hush-hush"
 
+BINDING = 'exchange = "amq.topic"\nrouting_keys = ["a.#"]\n'
+BOUND = f'[sources.hr]\nprovider = "native"\n{BINDING}'
 SOURCE = '[sources.hr]\nprovider = "native"\nstream = "hr"\n'
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and an environment without settings."""
-    for name in list(os.environ):
-        if name.upper().startswith("KEYTURN_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+def place(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, where nothing is set and nothing runs."""
     monkeypatch.setattr(worker.embedded, "running", lambda data_dir: None)
-    return tmp_path
+    return no_settings
 
 
 def write(text: str) -> None:
@@ -129,11 +126,19 @@ def test_thresholds_from_environment_and_file(monkeypatch: pytest.MonkeyPatch) -
         ("BROKER_URL", "memory://", "write it like rediss://host:6379/0 or amqps://"),
         ("BROKER_URL", "redis:///0", "write it like rediss://"),
         ("BROKER_URL", "redis://localhost:x/0", "not a usable URL"),
+        ("DATABASE_URL", "postgresql://u@db.example.com/d", "db.example.com might be reached"),
+        ("DATABASE_URL", "postgresql://u@10.0.0.5/d?sslmode=prefer", "add ?sslmode=verify-full"),
+        ("DATABASE_URL", "postgresql:///d?host=/run,10.0.0.5", "10.0.0.5 might be reached"),
+        ("DATABASE_URL", "postgresql:///d?host=/run&host=a.example:5432", "a.example might be"),
+        ("DATABASE_URL", "postgresql://localhost/d?hostaddr=10.0.0.5", "10.0.0.5 might be"),
+        ("DATABASE_URL", "postgresql:///d?service=x", "set KEYTURN_ALLOW_PLAINTEXT_DATABASE=true"),
         ("BROKER_URL", "redis://10.0.0.5/0", "10.0.0.5 would be reached without TLS"),
         ("BROKER_URL", "amqp://mq.example.com//", "write amqps://, or, inside a private network"),
         ("BROKER_URL", "redis://localhost.example.com", "set KEYTURN_ALLOW_PLAINTEXT_BROKER=true"),
         ("STREAM_URL", "redis://10.0.0.5/0", "10.0.0.5 would be reached without TLS"),
         ("STREAM_URL", "amqps://mq.example.com//", "write it like rediss://host:6379/0"),
+        ("AMQP_URL", "amqp://mq.example.com//", "write amqps://, or, inside a private network"),
+        ("AMQP_URL", "redis://localhost/0", "write it like amqps://user:password@host:5671/vhost"),
         ("KEY_PREFIX", "Ké", "the prefix of keys is not usable"),
         ("MAIL_FROM", "a@example.com\nBcc: b@example.com", "has a newline or another control"),
         ("MAIL_FROM", "a@example.com, b@example.com", "not one address: write it like"),
@@ -180,8 +185,17 @@ def test_no_source_reads_what_keyturn_writes(monkeypatch: pytest.MonkeyPatch) ->
         (SOURCE + "trust = []", "[sources.hr] trust: not a trust"),
         (SOURCE + 'trust = ["disable"]', "some of: disabled, enabled, deleted"),
         (SOURCE + 'proof = "jwt"', "[sources.hr] proof: input should be 'transport'"),
-        ('[sources.hr]\nprovider = "native"', "[sources.hr] stream: is missing; add it"),
-        (SOURCE.replace('"native"', '"ldap"'), "unknown provider: write one of keycloak, native"),
+        ('[sources.hr]\nprovider = "native"', "[sources.hr]: it names neither a stream nor an"),
+        (SOURCE + BINDING, "[sources.hr]: it names both a stream and an exchange: add `stream`"),
+        (SOURCE + 'routing_keys = ["#"]', "routing_keys: only an exchange has them"),
+        (BOUND.replace('["a.#"]', "[]"), "routing_keys: an exchange needs them; with `exchange`"),
+        (BOUND.replace('["a.#"]', '"a.#"'), "[sources.hr] routing_keys: input should be"),
+        (BOUND.replace('"a.#"', f'"{"a" * 256}"'), "routing_keys 0: too long: AMQP has 255 bytes"),
+        (BOUND.replace('"a.#"', '"a\\nb"'), "routing_keys 0: has a newline or another control"),
+        (BOUND.replace('"amq.topic"', '""'), "[sources.hr] exchange: string should have at least"),
+        (BOUND.replace("amq.topic", "keyturn"), "exchange: that exchange is Keyturn's own"),
+        (BOUND.replace("amq.topic", "keyturn.out"), "exchange: that exchange is Keyturn's own"),
+        (SOURCE.replace('"native"', '"ldap"'), "unknown provider: write one of auth0, clerk"),
         (SOURCE.replace('"hr"', '""'), "[sources.hr] stream: string should have at least 1"),
         (SOURCE.replace(".hr]", ".operator]"), "[sources.operator]: the name is Keyturn's own"),
         (SOURCE.replace(".hr]", ".HR]"), "[sources.HR]: not a usable name"),
@@ -245,7 +259,9 @@ def test_plaintext_broker_where_allowed(monkeypatch: pytest.MonkeyPatch) -> None
     assert load_settings().broker_url == "redis://valkey:6379/0"
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL", "STREAM_URL", "SMTP_URL"])
+@pytest.mark.parametrize(
+    "name", ["DATABASE_URL", "BROKER_URL", "STREAM_URL", "AMQP_URL", "SMTP_URL"]
+)
 @pytest.mark.parametrize("scheme", ["postgresql", "redis", "rediss", "amqps", "smtps", "what"])
 @pytest.mark.parametrize("host", ["host.example.com", "localhost:99999", "[::1", ""])
 def test_passwords_show_nowhere(
@@ -267,8 +283,8 @@ def test_embedded_servers_stand_in(place: Path, monkeypatch: pytest.MonkeyPatch)
     assert settings.database_url == embedded.database_url
     assert settings.broker_url == settings.stream_url == embedded.broker_url
     assert settings.secrets_dir == embedded.secrets_dir
-    monkeypatch.setenv("KEYTURN_DATABASE_URL", "postgresql://given/d")
-    assert load_settings().database_url == "postgresql://given/d"
+    monkeypatch.setenv("KEYTURN_DATABASE_URL", "postgresql://localhost/given")
+    assert load_settings().database_url == "postgresql://localhost/given"
 
 
 @pytest.mark.parametrize("name", ["database_url", "broker_url", "stream_url", "secrets_dir"])
@@ -284,6 +300,24 @@ def test_streams_need_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = load_settings().stream_url
     monkeypatch.setenv("KEYTURN_STREAM_URL", "redis://localhost/0")
     assert load_settings().stream_url == "redis://localhost/0"
+
+
+def test_exchanges_need_rabbitmq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYTURN_BROKER_URL", "redis://localhost/0")
+    with pytest.raises(Misconfigured, match="set KEYTURN_AMQP_URL to one, such as amqp://"):
+        _ = load_settings().amqp_url
+    monkeypatch.setenv("KEYTURN_AMQP_URL", "amqp://localhost/idp")
+    assert load_settings().amqp_url == "amqp://localhost/idp"
+    monkeypatch.setenv("KEYTURN_BROKER_URL", "amqp://localhost//")
+    monkeypatch.delenv("KEYTURN_AMQP_URL")
+    assert load_settings().amqp_url == "amqp://localhost//"
+
+
+def test_two_sources_may_share_an_exchange() -> None:
+    write(BOUND + BOUND.replace(".hr]", ".pay]").replace("a.#", "b.*"))
+    sources = load_settings().sources
+    assert {one.exchange for one in sources.values()} == {"amq.topic"}
+    assert sources["pay"].routing_keys == ("b.*",)
 
 
 def test_sources_of_the_file_are_all_there_are() -> None:
@@ -322,8 +356,8 @@ def test_secrets_are_read_from_their_directory(
 @pytest.mark.parametrize(
     "url",
     [
-        f"postgresql://u:{CANARY}@h/d",
-        f"postgresql://h/d?user=u&password={CANARY}",
+        f"postgresql://u:{CANARY}@localhost/d",
+        f"postgresql://localhost/d?user=u&password={CANARY}",
     ],
 )
 def test_a_file_that_others_can_read_may_hold_no_password(url: str) -> None:
@@ -337,15 +371,44 @@ def test_a_file_that_others_can_read_may_hold_no_password(url: str) -> None:
     )
     file.chmod(0o600)
     assert load_settings().database_url == url
-    write('database_url = "postgresql://u@h/d"')
+    write('database_url = "postgresql://u@localhost/d"')
     file.chmod(0o644)
-    assert load_settings().database_url == "postgresql://u@h/d"
+    assert load_settings().database_url == "postgresql://u@localhost/d"
 
 
 def test_settings_do_not_change() -> None:
     settings: Any = load_settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.key_prefix = "other"
+
+
+# --- policies of rotation
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('rotate = "yearly"', "rotation_policies.early] rotate: not a time to rotate: write"),
+        ('rotate = "3/2"', "a share of life between 0 and 1"),
+        ('rotate = "14d"\nwindow = "mon-fri 09:00-17:00"', "window: not a window; write days"),
+        ('window = "mon 09:00-09:00 UTC"', "is empty: for the whole day write 00:00-24:00"),
+        ('window = "mon 09:00-17:00 Mars/Olympus"', "there is no timezone 'Mars/Olympus'"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused(text: str, fault: str) -> None:
+    write(f"[rotation_policies.early]\n{text}\n")
+    [line] = faults()
+    assert fault in line
+
+
+def test_a_role_names_a_policy_that_is_there() -> None:
+    role = '[roles.reader]\npermissions = ["read"]\nrotation_policy = "early"\n'
+    write(role)
+    [line] = faults()
+    assert "role reader names the rotation policy 'early', which is none of default" in line
+    write(f'{role}[rotation_policies.early]\nrotate = "14d"\n')
+    assert load_settings().roles["reader"].rotation_policy == "early"
+    assert str(load_settings().rotation_policies["early"].rotate) == "2w"
 
 
 # --- the documentation
@@ -366,6 +429,8 @@ def _written(default: object) -> str:
             return f"`{str(default).lower()}`"
         case timedelta():
             return f"`{_duration(default)}`"
+        case ():
+            return "none"
         case tuple():
             return f"`{','.join(_duration(part) for part in default)}`"
         case frozenset():
@@ -385,13 +450,19 @@ def _duration(duration: timedelta) -> str:
 def rows(of: str) -> list[tuple[str, str, str]]:
     """The rows of the chapter `of` and its tables; the first chapters are those of Settings."""
     text = (DOCS / "configuration.md").read_text("utf-8")
-    chapters = re.split(r"(?m)^## (?=Sources|Roles)", text)
+    chapters = re.split(r"(?m)^## (?=Sources|Roles|Rotation policies)", text)
     part = next((chapter for chapter in chapters if chapter.startswith(of)), chapters[0])
     return re.findall(r"(?m)^\| `(\w+)` \| (.*?) \| (.*) \|$", part)
 
 
 @pytest.mark.parametrize(
-    ("chapter", "model"), [("Settings", Settings), ("Sources", Source), ("Roles", RoleTable)]
+    ("chapter", "model"),
+    [
+        ("Settings", Settings),
+        ("Sources", Source),
+        ("Roles", RoleTable),
+        ("Rotation policies", RotationPolicyTable),
+    ],
 )
 def test_configuration_is_documented(chapter: str, model: type[BaseModel]) -> None:
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
@@ -409,4 +480,6 @@ def test_example_file_states_the_defaults(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_limit_of_the_rules_can_be_set() -> None:
-    assert set(Policy.__dataclass_fields__) <= set(Settings.model_fields)
+    names = {field.alias or name for name, field in Settings.model_fields.items()}
+    names.add("silent_after")  # of each source in its table
+    assert set(Policy.__dataclass_fields__) <= names

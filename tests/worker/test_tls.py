@@ -230,6 +230,55 @@ def test_plaintext_beyond_this_machine_is_refused_unless_allowed(
         monkeypatch.delenv(f"KEYTURN_{name}")
 
 
+@pytest.mark.parametrize("asked", ["", "?sslmode=prefer", "?sslmode=disable"])
+def test_a_database_elsewhere_in_clear_is_refused_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    url = f"postgresql://keyturn:hidden@db.example.com/keyturn{asked}"
+    monkeypatch.setenv("KEYTURN_DATABASE_URL", url)
+    with pytest.raises(Misconfigured, match="db.example.com might be reached without TLS") as said:
+        load_settings()
+    assert "hidden" not in str(said.value)
+    monkeypatch.setenv("KEYTURN_ALLOW_PLAINTEXT_DATABASE", "true")
+    assert load_settings().database_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://keyturn@db.example.com/keyturn?sslmode=require",
+        "postgresql://keyturn@db.example.com/keyturn?sslmode=verify-ca",
+        "postgresql://keyturn@db.example.com/keyturn?sslmode=verify-full&sslrootcert=system",
+        "postgresql://keyturn@localhost/keyturn",
+        "postgresql://keyturn@127.0.0.1:5433/keyturn",
+        "postgresql://keyturn@[::1]:5433/keyturn",
+        "postgresql://keyturn@/keyturn?host=/run/postgresql&port=5433",
+        "postgresql://keyturn@/keyturn?host=localhost:5432&host=[::1]:5433",
+        "postgresql:///keyturn",
+    ],
+)
+def test_a_database_here_or_asked_for_tls_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYTURN_DATABASE_URL", url)
+    assert load_settings().database_url == url
+
+
+def test_what_the_url_leaves_open_is_that_of_libpq(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYTURN_DATABASE_URL", "postgresql:///keyturn")
+    monkeypatch.setenv("PGHOST", "db.example.com")
+    with pytest.raises(Misconfigured, match="db.example.com might be reached without TLS"):
+        load_settings()
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    load_settings()
+
+
 # PostgreSQL: what its URL asks for is libpq's to keep
 
 

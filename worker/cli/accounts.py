@@ -1,11 +1,14 @@
 """`keyturn accounts`: who owns keys, how producers name them, and what holds them."""
 
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from models.accounts import Account
+from models import public_keys
+from models.accounts import Account, KnownAs
 from models.events import Subject
 from models.holds import Hold, on_account
 from models.operator import Operator
@@ -20,6 +23,15 @@ app = typer.Typer(
 
 KEYS_LOOKED_AT = 10_000
 """Keys whose last use is looked at before an account is disabled: the newest ones."""
+
+NAMED = {
+    "email": "ada@example.com",
+    "phone_number": "+4915112345678",
+    "uri": "acct:ada@example.com",
+    "external_id": "okta:ada",
+    "iss_sub": "https://login.example.com 42",
+}
+"""Formats that are written before a name, and an example of each."""
 
 AccountName = Annotated[
     str, typer.Argument(metavar="ACCOUNT", help="An account's e-mail address or id.")
@@ -66,7 +78,67 @@ def link(
         _show(client, client.account(account), json)
 
 
+@app.command()
+def unlink(
+    account: AccountName,
+    identity: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name that `accounts identities` lists.")
+    ],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Let a name mean this account no longer.
+
+    Later events that go by it hit nobody, until another account has it. What holds the account
+    stays, and so does the address of its mails. Asks first.
+    """
+    settings = session.settings()
+    subject = _subject(settings, identity, "NAME")
+    with session.operator(settings) as client:
+        found = client.account(account)
+        plan = [f"Later events about {identity} would no longer reach {found.email}."]
+        would = {"account": found.email, "unlink": subject}
+        if agreed("Unlink it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+            client.unlink_account(account, subject)
+            _show(client, client.account(account), json)
+
+
+@app.command()
+def identities(account: AccountName, json: Json = False) -> None:
+    """List the names that producers have or had for an account."""
+    with session.operator() as client:
+        found = client.known_as(client.account(account).id)
+    rows = [
+        (_name_of(one), one.linked_at, one.linked_by, one.unlinked_at, one.unlinked_by)
+        for one in found
+    ]
+    headings = ("NAME", "LINKED", "BY", "UNLINKED", "BY")
+    output.answer(json, found, output.Table(headings, rows, empty="It has no names."))
+
+
+def _name_of(one: KnownAs) -> str:
+    if one.format == "opaque":
+        return f"{one.issuer}:{one.value}"
+    issuer = {"external_id": f"{one.issuer}:", "iss_sub": f"{one.issuer} "}.get(one.format, "")
+    return f"{one.format}:{issuer}{one.value}"
+
+
 def _subject(settings: Settings, text: str, hint: str) -> Subject:
+    """A name as `accounts identities` writes it."""
+    format, _, rest = text.partition(":")
+    if format in settings.sources or format not in NAMED:
+        return _issued(settings, "opaque", text, hint)
+    if format == "external_id":
+        return _issued(settings, format, rest, hint)
+    issuer, _, value = rest.rpartition(" ") if format == "iss_sub" else ("", "", rest)
+    if not value or (format == "iss_sub" and not issuer):
+        example = f"{format}:{NAMED[format]}"
+        raise typer.BadParameter(f"write it like '{example}'", param_hint=hint)
+    return Subject(format=format, issuer=issuer, value=value)
+
+
+def _issued(settings: Settings, format: str, text: str, hint: str) -> Subject:
     source, colon, value = text.partition(":")
     if not colon or not value:
         raise typer.BadParameter("write SOURCE:VALUE, like okta:00u1abcd", param_hint=hint)
@@ -74,9 +146,66 @@ def _subject(settings: Settings, text: str, hint: str) -> Subject:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source!r}; choose one of: {known}", param_hint=hint)
     try:
-        return Subject(format="opaque", issuer=source, value=value)
+        return Subject(format=format, issuer=source, value=value)
     except ValueError:
         raise typer.BadParameter("the value is too long for an id", param_hint=hint) from None
+
+
+@app.command("public-key")
+def public_key(
+    account: AccountName,
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="Its public key, PEM or JWK; - is stdin."),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Seal to none from now on.")] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Show or set what new keys are sealed to: a public key.
+
+    It is used by sinks of kind `sealed`. Asks before it takes one key away for another, or for
+    none: who has the private half can read each new key.
+    """
+    if remove and file is not None:
+        raise typer.BadParameter("give FILE or --remove, not both", param_hint="--remove")
+    jwk = public_keys.read(_text_of(file)) if file is not None else None
+    with session.operator() as client:
+        found = client.account(account)
+        before = client.public_key(found.id)
+        if jwk is not None or remove:
+            plan = [f"New keys of {found.email} are sealed to {_named(before)} now."]
+            plan.append(f"They would be sealed to {_named(jwk)}.")
+            would = {"account": found.email, "before": before, "after": jwk}
+            asks = dry_run or before not in (None, jwk)
+            if asks and not agreed("Do it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+                return
+            client.register_public_key(found.id, jwk)
+        now = client.public_key(found.id)
+        document = {"account": found.email, "public_key": now}
+        output.answer(json, document, f"New keys of {found.email} are sealed to {_named(now)}.")
+
+
+def _named(jwk: public_keys.Jwk | None) -> str:
+    if jwk is None:
+        return "no public key"
+    kind = jwk.get("crv") or f"RSA, {public_keys.bits(jwk)} bits"
+    return f"the public key {jwk['kid']} ({kind}, SHA-256 {public_keys.thumbprint(jwk)})"
+
+
+def _text_of(file: str) -> str:
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(public_keys.LONGEST + 1).decode()
+        with Path(file).open("rb") as opened:
+            return opened.read(public_keys.LONGEST + 1).decode()
+    except OSError as error:
+        message = f"cannot read {file}: {error.strerror}"
+        raise typer.BadParameter(message, param_hint="FILE") from None
+    except UnicodeDecodeError:
+        message = f"{file} is no text: give PEM or a JSON Web Key, not DER"
+        raise typer.BadParameter(message, param_hint="FILE") from None
 
 
 @app.command("list")

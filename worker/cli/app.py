@@ -16,6 +16,7 @@ from worker.cli import (
     doctor,
     events,
     failures,
+    imports,
     intake,
     jobs,
     keys,
@@ -23,10 +24,15 @@ from worker.cli import (
     migrate,
     notices,
     output,
+    policies,
+    reconcile,
     roles,
+    rotation_decisions,
+    rotation_plans,
     rotations,
     secret_versions,
     status,
+    why,
 )
 
 
@@ -69,11 +75,19 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same on every terminal, and without Rich's start
     pretty_exceptions_enable=False,
 )
-for noun in (keys, accounts, rotations, events, notices, roles, audit, db, secret_versions):
+for noun in (keys, accounts, rotation_plans, events, notices, roles, audit, db, secret_versions):
     app.add_typer(noun.app)
+for verb in rotation_decisions.VERBS:
+    rotations.app.command()(verb)
+keys.app.command("policy")(policies.of_key)
+keys.app.command("import")(imports.import_keys)
+accounts.app.command("import")(imports.import_accounts)
+accounts.app.command("reconcile")(reconcile.reconcile)
+accounts.app.command("policy")(policies.of_account)
 app.command("run")(jobs.run)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("why")(why.why)
 app.command("metrics")(metrics.metrics)
 app.command("migrate")(migrate.migrate)
 app.command("intake")(intake.intake)

@@ -1,15 +1,13 @@
 """`keyturn events`: what came in about accounts; read it, replay it, try an adapter, send one."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from models.errors import Misconfigured, Refused
+from models.errors import Misconfigured
 from models.inbox import InboxEvent
-from worker.cli import failures, output, session, times
+from worker.cli import output, parsing, publishing, session, times
 from worker.cli.output import Json
 from worker.settings import Settings
 
@@ -117,68 +115,8 @@ def dismiss(
     output.answer(json, {"id": event, "dismissed": True}, f"Event {event} is dismissed.")
 
 
-@app.command()
-def parse(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="One message, or - for stdin.")],
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="Who sends such messages: native, okta or keycloak.")
-    ],
-    header: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A header of the message; may be repeated."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Print what a provider's message means, as a JSON list.
-
-    Nothing is stored or sent. What cannot be read is told on stderr, and the exit code is 3.
-    """
-    from worker.intake.providers import PROVIDERS, Unreadable
-    from worker.intake.providers import parse as read
-
-    if provider not in PROVIDERS:
-        known = ", ".join(PROVIDERS)
-        raise typer.BadParameter(
-            f"no such provider; choose one of: {known}", param_hint="--provider"
-        )
-    headers = dict(_header(one) for one in header or ())
-    try:
-        results = read(provider, headers, _content(file))
-    except Unreadable as refusal:
-        if json:
-            raise
-        _tell_refusal(refusal)
-        raise typer.Exit(failures.REFUSED) from None
-    refused = [one for one in results if isinstance(one, Unreadable)]
-    output.answer(True, [one for one in results if not isinstance(one, Unreadable)])
-    for one in refused:
-        _tell_refusal(one)
-    if refused:
-        raise typer.Exit(failures.REFUSED)
-
-
-def _tell_refusal(refusal: Refused) -> None:
-    output.say(f"keyturn: {refusal.code}: {refusal.message}")
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.strip():
-        raise typer.BadParameter("write NAME=VALUE", param_hint="--header")
-    return name.strip().lower(), value
-
-
-def _content(file: str) -> bytes:
-    """The message; of one that is too large, only as much as shows that."""
-    from worker.intake.providers.reading import MAX_BODY
-
-    if file == "-":
-        return sys.stdin.buffer.read(MAX_BODY + 1)
-    try:
-        with Path(file).open("rb") as opened:
-            return opened.read(MAX_BODY + 1)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
+app.command()(parsing.parse)
+app.command()(publishing.publish)
 
 
 @app.command()
@@ -240,9 +178,15 @@ def _check(fields: Mapping[str, str]) -> None:
 
 
 def _native_stream(settings: Settings) -> str:
-    streams = [one.stream for one in settings.sources.values() if one.provider == "native"]
+    streams = [
+        one.stream
+        for one in settings.sources.values()
+        if one.provider == "native" and one.stream is not None
+    ]
     if not streams:
-        raise Misconfigured("no source in keyturn.toml has provider = 'native': add one to send")
+        raise Misconfigured(
+            "no source in keyturn.toml has provider = 'native' and a stream: add one to send"
+        )
     return streams[0]
 
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models import rotation_starts
 from models.api_keys import ApiKey
 from models.holds import Hold, on_account, on_key
 from models.operator import Operator
+from models.rotation_starts import Scheduled
 from models.rotations import Rotation
 from worker.cli import output, times
 
@@ -36,6 +38,8 @@ class SeenKey:
     account_holds: Sequence[Hold]
     rotation: Rotation | None
     """The key's newest rotation that was not cancelled, in which it is the old key."""
+    scheduled: Scheduled | None
+    """When the schedule rotates it, if its policy says so."""
 
     @property
     def named(self) -> str:
@@ -66,7 +70,8 @@ class SeenKey:
 
     def document(self) -> dict[str, Any]:
         """Everything, for programs."""
-        return {**output.plain(self.key), **self.standing(), "rotation": self.rotation}
+        after = {"rotation": self.rotation, "scheduled": self.scheduled}
+        return {**output.plain(self.key), **self.standing(), **after}
 
     def hold_lines(self) -> list[str]:
         """The holds, for people."""
@@ -91,7 +96,8 @@ class SeenKey:
             rotation=f"{rotation.id} ({rotation.state})" if rotation else None,
             successor=f"{rotation.new_key_id} ({rotation.new_status})" if rotation else None,
         )
-        return [facts, *self.hold_lines()]
+        line = scheduled_line(self.scheduled)
+        return [facts, *self.hold_lines(), *([line] if line else [])]
 
 
 def look(client: Operator, key_id: str) -> SeenKey:
@@ -107,4 +113,19 @@ def look(client: Operator, key_id: str) -> SeenKey:
         client.holds_of(on_key(key.id)),
         client.holds_of(on_account(key.account_id)),
         rotations[0] if rotations else None,
+        client.database.run(lambda tx: rotation_starts.next_for(tx, key.id, client.policy)),
     )
+
+
+def scheduled_line(scheduled: Scheduled | None) -> str | None:
+    """When the schedule rotates a key, and why not, in a sentence; None where it does not."""
+    if scheduled is None:
+        return None
+    by = f"by policy {scheduled.policy}"
+    if scheduled.rotation_id:
+        return f"Its rotation {scheduled.rotation_id} was started {by}."
+    why = rotation_starts.REASONS.get(scheduled.reason or "", scheduled.reason)
+    if scheduled.at is None:
+        return f"It will not be rotated {by}: {why}."
+    when = f"It will be rotated {by}, from {output.shown(scheduled.at)} on"
+    return f"{when}: {why}." if why else f"{when}."

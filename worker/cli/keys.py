@@ -1,6 +1,5 @@
 """`keyturn keys`: create, look at, stop, end, check and rotate keys."""
 
-import getpass
 import re
 import sys
 from typing import Annotated, Any, Literal, TypeAlias
@@ -10,31 +9,20 @@ import typer
 from models.creation import TimeUnit
 from models.durations import parse_duration
 from models.errors import Refused
-from models.key_text import parse
 from models.verification import REASONS
 from worker.cli import failures, key_views, output, times
 from worker.cli.asking import DryRun, Yes, agreed
+from worker.cli.compromise import replace_compromised
+from worker.cli.key_argument import no_secret
 from worker.cli.output import Json
 from worker.cli.session import operator
+from worker.cli.stdin import text_from_stdin
+from worker.cli.use_reports import report
 
 app = typer.Typer(name="keys", no_args_is_help=True, callback=output.group, help="API keys.")
 
-LONGEST_TEXT = 4096  # characters read from stdin; a key has at most 58
-
 Status: TypeAlias = Literal["active", "disabled", "expired", "retired", "deleted"]
-_LOOKS_SECRET = re.compile(r"_[0-9A-Za-z]{20,}")
-
-
-def _no_secret(value: str) -> str:
-    if parse(value) is not None or _LOOKS_SECRET.search(value):
-        raise typer.BadParameter(
-            "this looks like a key's text, which is a secret: arguments are seen by others and "
-            "kept in histories. Give the key's id, or its text on stdin where the command reads it"
-        )
-    return value
-
-
-KeyId = Annotated[str, typer.Argument(metavar="KEY", callback=_no_secret, help="A key's id.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY", callback=no_secret, help="A key's id.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for the audit.")]
 
 
@@ -191,7 +179,7 @@ def verify(
     The text of the key is read from stdin. This is not a use of the key.
     Exit code 3 where it may not.
     """
-    text = _text_from_stdin()
+    text = text_from_stdin()
     with operator() as client:
         verdict = client.verify(text, ip, record=False)
     meaning = None if verdict.reason is None else REASONS[verdict.reason]
@@ -217,7 +205,7 @@ def claim(json: Json = False) -> None:
     The text of the OLD key is read from stdin. The new one is shown once, to
     whoever holds the old key.
     """
-    text = _text_from_stdin()
+    text = text_from_stdin()
     with operator() as client:
         claimed = client.claim(text)
     revealed = claimed.secret.reveal()
@@ -244,7 +232,7 @@ def rotate(
     key: Annotated[
         str,
         typer.Argument(
-            metavar="KEY", callback=_no_secret, help="A key's id, or - for its text on stdin."
+            metavar="KEY", callback=no_secret, help="A key's id, or - for its text on stdin."
         ),
     ],
     idempotency_key: Annotated[
@@ -253,14 +241,31 @@ def rotate(
             metavar="TEXT", help="Asked again with the same one, it is the same rotation."
         ),
     ] = None,
+    compromised: Annotated[
+        bool,
+        typer.Option("--compromised", help="Others know the key: stop it first, for good."),
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="With --compromised: why, for the audit.")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Issue the successor of a key.
 
     The old one works on, and goes only after the new one was seen in use. Its
     holder fetches the new one with `keyturn keys claim`.
+
+    With --compromised the old one is stopped at once and for good, which asks
+    before, and the new one is shown here, this once: hand it to its holder.
     """
-    named = _text_from_stdin() if key == "-" else key
+    named = text_from_stdin() if key == "-" else key
+    if compromised:
+        replace_compromised(named, reason, yes=yes, dry_run=dry_run, json=json)
+        return
+    if reason is not None or yes or dry_run:
+        raise typer.BadParameter("--reason, --yes and --dry-run go with --compromised")
     try:
         with operator() as client:
             rotation = client.rotate(named, idempotency_key=idempotency_key)
@@ -282,12 +287,13 @@ def rotate(
     )
 
 
-def _text_from_stdin() -> str:
-    """A key's text, typed unseen or piped. It is never an argument."""
-    if sys.stdin.isatty():
-        text = getpass.getpass("Key's text (not shown): ")
-    else:
-        text = sys.stdin.buffer.read(LONGEST_TEXT).decode("utf-8", "replace")
-    if not text.strip():
-        raise typer.BadParameter("there is no key on stdin: give its text, like `... < file`")
-    return text.strip()
+@app.command("report-use")
+def report_use(json: Json = False) -> None:
+    """Record uses that a gateway has counted.
+
+    They are read from stdin, one JSON object a line: {"key": ID, "at": TIME, "ip":
+    ADDRESS, "count": N, "refused": false}. TIME is RFC 3339 with a zone; only key
+    and at are needed. A line that cannot be recorded stops no other.
+    Exit code 3 where there was one.
+    """
+    report(sys.stdin.buffer, json=json)

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from models.rotations import Rotation
-from worker.cli import output, times
+from worker.cli import output, plan_views, times
 from worker.cli.asking import DryRun, Yes, agreed
 from worker.cli.output import Json
+from worker.cli.rotation_views import tell
 from worker.cli.session import operator
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app = typer.Typer(
 
 State: TypeAlias = Literal["issued", "draining", "retired", "completed", "cancelled"]
 RotationId = Annotated[str, typer.Argument(metavar="ROTATION", help="A rotation's id.")]
+EitherId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of a rotation, or of a plan of many.")
+]
 
 
 @app.command("list")
@@ -42,34 +45,34 @@ def list_rotations(
 
 
 @app.command()
-def show(rotation: RotationId, json: Json = False) -> None:
-    """Show one rotation: how far it is, and what it waits for."""
+def show(rotation: EitherId, json: Json = False) -> None:
+    """Show a rotation, or a plan: how far it is."""
     with operator() as client:
+        if client.operations.exists(rotation):
+            plan_views.show(client, rotation, json=json)
+            return
         found = client.rotation(rotation)
-    _tell(found, json)
-
-
-@app.command()
-def confirm(rotation: RotationId, json: Json = False) -> None:
-    """Vouch that the new key is in use, where that cannot be seen."""
-    with operator() as client:
-        found = client.confirm_rotation(rotation)
-    _tell(found, json)
+    tell(found, json)
 
 
 @app.command()
 def cancel(
-    rotation: RotationId,
+    rotation: EitherId,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit.")] = "requested",
     yes: Yes = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """End a rotation whose new key is not in use; asks before.
+    """End a rotation, or a plan; asks before.
 
-    The new key is deleted, the old one stays.
+    A rotation only while its new key is not in use: that one is deleted, the old
+    one stays. Of a plan, the keys that were not begun are not rotated; rotations
+    under way go on.
     """
     with operator() as client:
+        if client.operations.exists(rotation):
+            plan_views.cancel(client, rotation, reason, yes=yes, dry_run=dry_run, json=json)
+            return
         found = client.rotation(rotation)
         claimed = times.ago(found.claimed_at) if found.claimed_at else "by nobody yet"
         plan = [
@@ -79,30 +82,4 @@ def cancel(
         ]
         would = {"action": "cancel", "rotation": found}
         if agreed("Cancel it?", plan, would, yes=yes, dry_run=dry_run, json=json):
-            _tell(client.cancel_rotation(rotation, reason), json)
-
-
-def _tell(rotation: Rotation, json: bool) -> None:
-    facts = output.facts(
-        id=rotation.id,
-        state=rotation.state,
-        account=rotation.account,
-        old_key=f'{rotation.old_key_id} "{rotation.name}" ({rotation.old_status}), '
-        f"used {times.ago(rotation.old_last_used_at)}",
-        new_key=f"{rotation.new_key_id} ({rotation.new_status}), "
-        f"first used {times.ago(rotation.new_first_used_at)}",
-        issued=f"{output.shown(rotation.issued_at)} by {rotation.requested_by}",
-        fetch_until=rotation.claim_until if rotation.claimable else None,
-        fetched=rotation.claimed_at,
-        confirmed=_with(rotation.confirmed_at, rotation.confirmed_by),
-        retire_at=rotation.retire_at,
-        paused=rotation.paused_at,
-        retired=rotation.retired_at,
-        ended=_with(rotation.ended_at, rotation.cancel_reason),
-        blocked_by=rotation.blocked_reason,
-    )
-    output.answer(json, rotation, facts)
-
-
-def _with(moment: object, note: str | None) -> str | None:
-    return None if moment is None else output.shown(moment) + (f" ({note})" if note else "")
+            tell(client.cancel_rotation(rotation, reason), json)

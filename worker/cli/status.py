@@ -28,7 +28,9 @@ def _facts(found: Status) -> str:
         keys_past_their_end=found.keys_past_end,
         rotations=_counts(found.rotations),
         blocked_rotations=found.blocked_rotations,
+        rotations_without_reported_uses=found.unreported_rotations,
         oldest_waits=_waits(found.waiting_seconds),
+        silent_sources=_waits(found.silent_sources),
     )
 
 

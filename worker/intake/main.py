@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 
@@ -15,6 +16,8 @@ from models.policy import Policy
 from tasks.running import noted
 from worker import checks, setup
 from worker.intake.accept import source
+from worker.intake.amqp import AmqpIntake
+from worker.intake.amqp_queues import Queue
 from worker.intake.stream import StreamIntake
 from worker.settings import Settings
 from worker.streams import connect
@@ -38,29 +41,62 @@ def run(settings: Settings) -> None:
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    database = setup.database(settings, pool_size=2, name="keyturn intake")
+    database = setup.database(settings, pool_size=4, name="keyturn intake")
     beat = _Heartbeat(database, settings.policy())
-    if settings.has_streams:
-        _streams(settings, database, beat).run(stop.asked)
-    else:
-        _wait(beat, stop)
+    transports = _transports(settings, database, beat)
+    if not transports:
+        transports = [lambda stopped: _wait(beat.part(), stop)]
+    threads = [threading.Thread(target=one, args=(stop.asked,)) for one in transports[1:]]
+    for thread in threads:
+        thread.start()
+    transports[0](stop.asked)
+    for thread in threads:
+        thread.join()
     database.close()
 
 
-def _streams(settings: Settings, database: Database, beat: "_Heartbeat") -> StreamIntake:
-    by_stream = {given.stream: source(settings, name) for name, given in settings.sources.items()}
-    consumer = f"intake-{socket.gethostname()}"
-    return StreamIntake(connect(settings.stream_url), database, by_stream, consumer, beat)
+Transport = Callable[[Callable[[], bool]], None]
+"""Receives until what it is given says to stop."""
 
 
-def _wait(beat: "_Heartbeat", stop: "_Stop") -> None:
-    """Receive nothing, and say so: this process counts as well, since it lacks nothing."""
+def _transports(settings: Settings, database: Database, beat: "_Heartbeat") -> list[Transport]:
+    """Those by which the sources of the settings publish, each for a thread of its own."""
+    found: list[Transport] = []
+    streams = {
+        given.stream: name for name, given in settings.sources.items() if given.stream is not None
+    }
+    if streams and settings.has_streams:
+        by_stream = {stream: source(settings, name) for stream, name in streams.items()}
+        consumer = f"intake-{socket.gethostname()}"
+        connection = connect(settings.stream_url)
+        found.append(StreamIntake(connection, database, by_stream, consumer, beat.part()).run)
+    elif streams:
+        _tell_of_streams(list(streams.values()))
+    queues = [
+        Queue(source(settings, name), given.exchange, given.routing_keys)
+        for name, given in settings.sources.items()
+        if given.exchange is not None
+    ]
+    if queues:
+        found.append(AmqpIntake(settings.amqp_url, database, queues, beat.part()).run)
+    return found
+
+
+def _tell_of_streams(sources: list[str]) -> None:
+    """Say which sources nothing can be received of; without them this process counts as well."""
     log.warning(
         "stream_intake_off",
+        sources=sources,
         why="the broker is RabbitMQ, which has no streams of Redis",
-        works="the Celery task account.event, for producers of your own",
-        mend="to receive provider messages, set KEYTURN_STREAM_URL to a Redis or Valkey",
+        works="the Celery task account.event, for producers of your own; and sources with an "
+        "`exchange` in place of `stream`",
+        mend="to receive provider messages, give their sources an exchange, or set "
+        "KEYTURN_STREAM_URL to a Redis or Valkey",
     )
+
+
+def _wait(beat: Callable[[], None], stop: "_Stop") -> None:
+    """Receive nothing: nothing is lacking."""
     while not stop.asked():
         try:
             beat()
@@ -86,17 +122,28 @@ class _Stop:
 
 
 class _Heartbeat:
-    """Writes down every few seconds that this process receives."""
+    """Writes down every few seconds that this process receives, by all of its transports."""
 
     def __init__(self, database: Database, policy: Policy) -> None:
         self._database = database
         self._policy = policy
         self._last = 0.0
+        self._rounds: list[bool] = []
+        self._lock = threading.Lock()
 
-    def __call__(self) -> None:
-        if time.monotonic() - self._last < BEAT_EVERY:
-            return
-        self._last = time.monotonic()
+    def part(self) -> Callable[[], None]:
+        """What one transport calls in each of its rounds; one that is stuck stops the heartbeat."""
+        number = len(self._rounds)
+        self._rounds.append(False)
+        return lambda: self._round(number)
+
+    def _round(self, number: int) -> None:
+        with self._lock:
+            self._rounds[number] = True
+            if not all(self._rounds) or time.monotonic() - self._last < BEAT_EVERY:
+                return
+            self._last = time.monotonic()
+            self._rounds = [False] * len(self._rounds)
         with noted(JOB), self._database.begin() as tx:
             fence = schedule_runs.begin(tx, JOB, self._policy, exclusive=False)
             if fence is not None:

@@ -1,7 +1,7 @@
 """Account events from Redis or Valkey streams: read by group, committed, rung for, then acked."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 import structlog
@@ -10,9 +10,10 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.typing import KeyT
 
 from models.base import Database, is_server_trouble
-from models.inbox import Source
+from models.inbox import Received
 from tasks.running import noted
-from worker.intake.accept import Fields, accept, read_entry
+from worker.intake.accept import Fields, Producer, accept, read_entry
+from worker.intake.verification import KeysUnavailable
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class StreamIntake:
         self,
         redis: Redis,
         database: Database,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Producer],
         consumer: str,
         beat: Callable[[], None] = lambda: None,
         dead_after: float = DEAD_AFTER,
@@ -134,23 +135,37 @@ class StreamIntake:
 
     def _take(self, stream: str, entries: list[Entry]) -> None:
         source = self._sources[stream]
-        received = [
-            one
-            for entry_id, fields in entries
-            if fields  # none: removed from the stream after it was read
-            for one in read_entry(source.provider, entry_id.decode(), fields)
-        ]
+        received, ids = _read_entries(source, entries)
         if received:
             batches = iter(received)
             while batch := list(islice(batches, BATCH)):
                 with noted("intake.accept"):
                     counts = accept(self._database, source, batch)
                 log.info("intake", transport="stream", source=source.name, **counts)
-        ids = [entry_id for entry_id, _ in entries]
+        if not ids:
+            return
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.xack(stream, GROUP, *ids)
         pipeline.xdel(stream, *ids)
         pipeline.execute()
+
+
+def _read_entries(source: Producer, entries: Iterable[Entry]) -> tuple[list[Received], list[bytes]]:
+    """The members of the entries, and the ids of those entries that are done with.
+
+    One whose key cannot be had yet stays pending: as if its consumer were dead, it is claimed anew
+    after a while.
+    """
+    received: list[Received] = []
+    done = []
+    for entry_id, fields in entries:
+        try:
+            if fields:  # none: removed from the stream after it was read
+                received += read_entry(source, entry_id.decode(), fields)
+            done.append(entry_id)
+        except KeysUnavailable:
+            continue
+    return received, done
 
 
 def _pairs(answer: object) -> Iterator[tuple[bytes, list[object]]]:

@@ -21,14 +21,53 @@ def key(number: int = 1, **changed: object) -> dict[str, object]:
     } | changed
 
 
+USED: dict[str, object] = {
+    "retire_at": "2026-12-05T09:00:00+00:00",
+    "last_used_at": "2026-12-04T08:00:00+00:00",
+    "last_ip": "192.0.2.7",
+    "uses": 3,
+    "uses_since": "2026-11-28T09:00:00+00:00",
+}
+
+
+def hand_over(number: int = 1, **changed: object) -> dict[str, object]:
+    """A rotation, where a message names several."""
+    return {"key": key(number), "successor": key(number + 10)} | USED | changed
+
+
 PAYLOADS: dict[str, dict[str, Any]] = {
+    "key.compromised": {"key": key(1), "issue": True},
+    "key.refused": {
+        "keys": [
+            key(number, status=status, refused_at="2026-11-23T08:00:00+00:00", ip=ip)
+            for number, status, ip in ((1, "deleted", "192.0.2.7"), (2, "retired", None))
+        ],
+        "total": 5,
+    },
     "notice.expiring": {"threshold": "7d", "keys": [key(1), key(2)], "total": 5},
     "notice.expired": {"keys": [key(1)], "total": 1},
+    "operation.issued": {
+        "operation_id": "01939c1e-0000-7000-8000-000000000301",
+        "keys": [key(1) | {"successor_id": key(2)["id"]}],
+        "total": 3,
+        "to_claim": 2,
+        "claim_by": "2026-11-26T09:00:00+00:00",
+    },
     "rotation.issued": {"key": key(1), "successor": key(2), "claim_by": "2026-11-26T09:00:00Z"},
     "rotation.blocked": {"key": key(1), "successor": key(2), "reason": "it is still in use"},
     "rotation.cancelled": {"key": key(1), "reason": "nobody claimed it"},
     "rotation.claimed_again": {"key": key(1), "successor": key(2)},
     "rotation.completed": {"key": key(1), "successor": key(2)},
+    "rotation.confirmed": {"rotations": [hand_over(1), hand_over(2)], "total": 5},
+    "rotation.ending": {"rotations": [hand_over(1), hand_over(2)], "total": 5},
+    "rotation.retired": {
+        "rotation_id": "01939c1e-0000-7000-8000-000000000201",
+        "key": key(1),
+        "successor": key(2),
+        "undo_until": "2026-12-12T09:00:00+00:00",
+        **USED,
+    },
+    "rotation.sealed": {"key": key(1), "kid": "2026-11", "lines": ["eyJhbGciOi", "JFQ0RILUVT"]},
 }
 """What the payload of each kind holds, besides the account."""
 

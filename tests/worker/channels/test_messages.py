@@ -116,7 +116,7 @@ def test_texts_from_outside_stay_one_line(kind: str) -> None:
         if name in ("key", "successor"):
             changed[name] = key(name=NASTY, hint=NASTY)
         elif name == "keys":
-            changed[name] = [key(name=NASTY, id=NASTY)]
+            changed[name] = [value[0] | {"name": NASTY, "id": NASTY}]
         elif name in ("reason", "threshold"):
             changed[name] = NASTY
         else:

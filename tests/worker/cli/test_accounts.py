@@ -111,3 +111,27 @@ def test_only_a_hold_of_an_unusual_kind_is_asked_about(cli: Cli) -> None:
     assert cli(*lift).exit_code == 2
     assert cli.json(*lift, "--dry-run")["would"]["kind"] == "compromised"
     assert cli.json(*lift, "--yes")["changed"] is False
+
+
+def test_names_are_listed_with_their_times_and_can_be_unlinked(cli: Cli) -> None:
+    names = ("okta:00u1", "phone_number:0049 151 12345678", "external_id:okta:ada")
+    for name in (*names, "iss_sub:https://id.example/ 7", "uri:acct:ada@Example.com"):
+        cli.ok("accounts", "link", ADA, name)
+    cli.ok("accounts", "unlink", ADA, "phone_number:+4915112345678", "--yes")
+    found = cli.json("accounts", "identities", ADA)
+    assert {(one["format"], one["issuer"], one["value"]) for one in found} == {
+        ("email", "", ADA),
+        ("opaque", "okta", "00u1"),
+        ("phone_number", "", "+4915112345678"),
+        ("external_id", "okta", "ada"),
+        ("iss_sub", "https://id.example", "7"),
+        ("uri", "", "acct:ada@example.com"),
+    }
+    assert [one["format"] for one in found if one["unlinked_at"]] == ["phone_number"]
+    assert "00u1" in cli.ok("accounts", "identities", ADA)
+    for name in ("okta:00u1", "external_id:okta:ada", "iss_sub:https://id.example 7"):
+        cli.ok("accounts", "unlink", ADA, name, "--yes")
+    assert cli.refusal("accounts", "unlink", ADA, "okta:00u1", "--yes") == "identity_unknown"
+    assert cli.refusal("accounts", "link", ADA, "phone_number:12") == "phone_invalid"
+    for wrong in ("email:", "iss_sub:7", "external_id:ada"):
+        assert cli("accounts", "unlink", ADA, wrong, "--yes").exit_code == 2, wrong

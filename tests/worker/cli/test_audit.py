@@ -131,3 +131,62 @@ def test_a_file_that_cannot_be_read_is_wrong_usage(cli: Cli, tmp_path: Path) -> 
         told = cli("audit", "verify", "--anchor", str(file))
         assert told.exit_code == 2
         assert why in told.stderr
+
+
+def test_the_list_is_of_an_account_with_its_keys_or_of_a_key_or_of_an_actor(cli: Cli) -> None:
+    first, second = cli.new_key("first")["id"], cli.new_key("second")["id"]
+    cli.ok("accounts", "create", "bob@example.com", "--role", "member")
+    other = cli.new_key("other", user="bob@example.com")["id"]
+    cli.ok("keys", "disable", first, "--yes", "--reason", "a test")
+
+    def actions(*options: str) -> list[tuple[str, str | None]]:
+        return [(one["action"], one["key_id"]) for one in cli.json("audit", "list", *options)]
+
+    everything = actions()
+    of_first = [("key.disabled", first), ("hold.placed", first), ("key.created", first)]
+    assert actions("--key", first) == of_first
+    ada = actions("--account", "ada@example.com")
+    assert ada == [one for one in everything if one[1] in (first, second)] + everything[-1:]
+    assert ada[-1] == ("account.created", None)
+    assert set(actions("--account", "bob@example.com")) == {
+        ("account.created", None),
+        ("key.created", other),
+    }
+    assert actions("--account", "bob@example.com", "--key", first) == []
+    actor = cli.json("audit", "list", "--key", first)[-1]["actor"]
+    assert set(actions("--actor", actor, "--key", first)) == set(of_first)
+    assert actions("--actor", "nobody") == []
+    assert actions("--limit", "2") == everything[:2]
+    told = " ".join(cli.ok("audit", "list", "--key", first).split())
+    assert f"key.disabled, key {first} of ada@example.com, active to disabled, " in told
+    assert ": a test " in told
+    assert cli.ok("audit", "list", "--actor", "nobody").strip() == "No entries."
+
+
+def test_the_list_goes_back_no_further_than_it_is_asked(
+    cli: Cli, server: psycopg.Connection
+) -> None:
+    cli.new_key("first")
+    server.execute("UPDATE keyturn.audit SET at = at - interval '2 days' WHERE key_id IS NULL")
+    assert [one["action"] for one in cli.json("audit", "list", "--since", "1d")] == ["key.created"]
+    assert len(cli.json("audit", "list", "--since", "3d")) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--since", "7x"), 2),
+        (("--since", "-1d"), 2),
+        (("--since", "2026-06-01"), 2),
+        (("--limit", "0"), 2),
+        (("--account", "nobody@example.com"), 3),
+        (("--account", ""), 3),
+        (("--key", "no key"), 3),
+    ],
+)
+def test_what_cannot_be_listed_is_refused(cli: Cli, options: tuple[str, str], code: int) -> None:
+    result = cli("audit", "list", *options)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    if code == 2:
+        assert options[0] in result.stderr

@@ -19,6 +19,7 @@ def test_the_tree_is_the_promised_one() -> None:
         *(f"keys {verb}" for verb in ("create", "list", "show", "disable", "enable", "delete")),
         *(f"keys {verb}" for verb in ("verify", "claim", "rotate")),
         *(f"rotations {verb}" for verb in ("list", "show", "confirm", "cancel")),
+        *(f"rotations {verb}" for verb in ("undo", "retry", "reissue")),
         *(f"accounts {verb}" for verb in ("create", "list", "show", "disable", "enable", "link")),
         *(f"events {verb}" for verb in ("list", "show", "replay", "parse", "send")),
         *("roles list", "notices list", "run", "migrate", "status", "up", "intake"),
@@ -28,7 +29,8 @@ def test_the_tree_is_the_promised_one() -> None:
 def test_every_command_takes_json_and_every_destructive_one_asks() -> None:
     for command in commands():
         assert "--json" in help_of(command), command
-    for command in ("keys disable", "keys delete", "accounts disable", "rotations cancel"):
+    of_rotations = (f"rotations {verb}" for verb in ("confirm", "cancel", "reissue"))
+    for command in ("keys disable", "keys delete", "accounts disable", *of_rotations):
         for option in ("--yes", "--dry-run"):
             assert option in help_of(command), command
 

@@ -1,5 +1,7 @@
 """`keyturn rotations`: looking at hand-overs, and deciding where a person must."""
 
+import psycopg
+
 from tests.worker.cli.conftest import ADA, Cli
 
 
@@ -37,3 +39,69 @@ def test_a_rotation_is_cancelled_only_when_told_to(cli: Cli) -> None:
     assert "wrong key" in cli.ok("rotations", "show", rotation["id"])
     assert cli.json("keys", "show", rotation["new_key_id"])["status"] == "deleted"
     assert cli("keys", "verify", stdin=key["text"]).exit_code == 0
+
+
+def test_what_was_retired_is_undone_and_confirmed_again(cli: Cli, database_url: str) -> None:
+    key = cli.new_key()
+    rotation = cli.json("keys", "rotate", key["id"])
+    cli.ok("keys", "claim", stdin=key["text"])
+    told = cli.ok("rotations", "confirm", rotation["id"])
+    assert "the old key is retired on" in told
+    assert cli.refusal("rotations", "undo", rotation["id"]) == "not_retired"
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE keyturn.rotations SET next_check_at = now(), retire_at = now(),"
+            " confirmed_at = now() - interval '8 days'"
+        )
+    cli.json("run", "rotations.advance")
+    shown = cli.ok("rotations", "show", rotation["id"])
+    assert "uses_not_reported" in shown
+    assert f"keyturn rotations confirm {rotation['id']}" in shown
+
+    confirm = ("rotations", "confirm", rotation["id"])
+    assert cli(*confirm).exit_code == 2
+    assert "Retire key" in cli.ok(*confirm, "--dry-run")
+    assert cli.json(*confirm, "--yes")["state"] == "retired"
+    assert cli("keys", "verify", stdin=key["text"]).exit_code == 3
+    assert "rotations undo" in cli.ok("rotations", "show", rotation["id"])
+    undone = cli.json("rotations", "undo", rotation["id"], "--reason", "needed")
+    assert (undone["state"], undone["undo_until"]) == ("draining", None)
+    assert cli.json("rotations", "undo", rotation["id"]) == undone
+    assert cli("keys", "verify", stdin=key["text"]).exit_code == 0
+
+
+def test_a_lost_key_is_reissued_only_when_told_to(cli: Cli) -> None:
+    key = cli.new_key()
+    lost = cli.json("keys", "rotate", key["id"])
+    text = cli.json("keys", "claim", stdin=key["text"])["text"]
+    reissue = ("rotations", "reissue", lost["id"])
+    assert cli(*reissue).exit_code == 2
+    assert lost["new_key_id"] in cli.ok(*reissue, "--dry-run")
+    assert cli.json("rotations", "show", lost["id"])["state"] == "issued"
+    issued = cli.json(*reissue, "--yes")
+    assert issued["id"] != lost["id"]
+    assert cli.json(*reissue, "--yes")["id"] == issued["id"]
+    assert issued["id"] in cli.ok("rotations", "show", lost["id"])
+    assert cli("keys", "verify", stdin=text).exit_code == 3
+    assert "keyturn keys claim" in cli.ok("rotations", "show", issued["id"])
+    assert cli.json("keys", "claim", stdin=key["text"])["id"] == issued["new_key_id"]
+
+
+def test_retry_answers_with_the_rotation_and_changes_nothing_else(cli: Cli) -> None:
+    rotation = cli.json("keys", "rotate", cli.new_key()["id"])
+    assert cli.json("rotations", "retry", rotation["id"])["state"] == "issued"
+
+
+def test_show_says_who_still_uses_the_old_key(cli: Cli, database_url: str) -> None:
+    key = cli.new_key()
+    rotation = cli.json("keys", "rotate", key["id"])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE keyturn.key_uses SET uses = 12, last_used_at = now(), last_ip = '192.0.2.7'"
+            " WHERE key_id = %s",
+            [key["id"]],
+        )
+    told = " ".join(cli.ok("rotations", "show", rotation["id"]).split())
+    assert "from 192.0.2.7; 12 recorded since" in told
+    document = cli.json("rotations", "show", rotation["id"])
+    assert (document["old_uses"], document["old_last_ip"]) == (12, "192.0.2.7")

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from models import keyring
 from models.key_text import mint
 from tests.worker.cli.conftest import Cli
+from worker.cli import secret_versions
 
 
 @pytest.fixture
@@ -90,3 +92,80 @@ def test_a_key_typed_where_none_belongs_is_not_repeated(
     result = bare_cli(*(argument.replace("KEY", text) for argument in arguments))
     assert result.exit_code == 2, result.output
     assert text[3:] not in result.output
+
+
+# One machine: `secrets rotate`
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes look at the files again at once."""
+    monkeypatch.setattr(keyring, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(secret_versions, "MARGIN", 0.03)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_kek_is_replaced_and_the_old_one_may_go_at_once(cli: Cli, own_secrets: Path) -> None:
+    key = cli.new_key("first")
+    cli.ok("keys", "rotate", key["id"])
+    said = cli.json("secrets", "rotate", "kek", "--yes")
+    assert (said["path"], said["resealed"]) == (str(own_secrets / "kek-2"), 1)
+    assert uses(cli) == {
+        "pepper-1": ("current", 2),
+        "kek-1": ("old", 0),
+        "kek-2": ("current", 1),
+    }
+    [old] = [one for one in said["versions"] if one["name"] == "kek-1"]
+    assert old["may_retire"]
+    (own_secrets / "kek-1").unlink()
+    claimed = cli.json("keys", "claim", stdin=key["text"])
+    assert cli.json("keys", "verify", stdin=claimed["text"])["valid"]
+    assert "kek-2 may go: remove" in cli.ok("secrets", "rotate", "kek", "--yes")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_pepper_is_replaced_and_it_is_said_who_needs_the_old_one(
+    cli: Cli, own_secrets: Path
+) -> None:
+    first = cli.new_key("first")
+    said = cli.ok("secrets", "rotate", "pepper", "--yes")
+    assert "pepper-2 is in use." in said
+    assert "pepper-1 is still needed by 1" in said
+    assert "keyturn rotations plan" in said
+    second = cli.new_key("second")
+    assert uses(cli)["pepper-2"] == ("current", 1)
+    for key in (first, second):
+        assert cli.json("keys", "verify", stdin=key["text"])["valid"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", ["pepper", "kek"])
+def test_what_was_interrupted_goes_on_with_the_version_that_was_made(
+    cli: Cli, own_secrets: Path, kind: str
+) -> None:
+    cli.ok("secrets", "add", kind)
+    made = (own_secrets / f"{kind}-2.next").read_bytes()
+    cli.ok("secrets", "rotate", kind, "--yes")
+    assert (own_secrets / f"{kind}-2").read_bytes() == made
+    assert not list(own_secrets.glob(f"{kind}-3*"))
+
+
+def test_it_asks_and_says_for_whom_it_is(cli: Cli, own_secrets: Path) -> None:
+    before = sorted(own_secrets.iterdir())
+    said = cli.ok("secrets", "rotate", "kek", "--dry-run")
+    assert "all processes read this directory" in said
+    assert "keyturn secrets add kek" in said
+    assert cli("secrets", "rotate", "kek").exit_code != 0  # nobody answers
+    assert sorted(own_secrets.iterdir()) == before
+
+
+def test_running_processes_are_waited_for(
+    cli: Cli, own_secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("worker.cli.secret_versions.time.sleep", slept.append)
+    cli.ok("secrets", "rotate", "pepper", "--yes")
+    [waited] = slept
+    assert keyring.LOOK_EVERY < waited <= keyring.LOOK_EVERY + secret_versions.MARGIN
+    cli.ok("secrets", "rotate", "kek", "--yes")
+    assert len(slept) == 3, "before the new one is used, and before old seals are looked for"

@@ -1,11 +1,14 @@
 """A Valkey, a database, and an intake between them."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from models.base import Database
+from tests.worker.intake.exchanges import Exchange
+from tests.worker.intake.proofs import Site
 from tests.worker.intake.streams import SOURCES, Quiet
 from worker.intake import stream as under_test
 from worker.intake.stream import StreamIntake
@@ -41,3 +44,16 @@ def once(broker_url: str, database: Database) -> Callable[..., None]:
             intake.run(quiet)
 
     return run
+
+
+@pytest.fixture
+def idp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A place for the settings, secrets and keys of a source with a proof."""
+    return Site(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def hr(rabbitmq_url: str) -> Iterator[Exchange]:
+    made = Exchange(rabbitmq_url)
+    yield made
+    made.delete()

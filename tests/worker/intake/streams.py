@@ -10,8 +10,8 @@ from redis import Redis
 
 from models import inbox
 from models.base import Database
-from models.inbox import Source
 from tests.flows.stack import ROOT
+from worker.intake.accept import Producer
 from worker.intake.stream import GROUP, StreamIntake
 from worker.streams import connect
 
@@ -19,9 +19,9 @@ IN = "keyturn:in"
 OKTA = "keyturn:in:okta"
 KEYCLOAK = "keyturn:in:keycloak"
 SOURCES = {
-    IN: Source("native", "native"),
-    OKTA: Source("okta", "okta"),
-    KEYCLOAK: Source("keycloak", "keycloak"),
+    IN: Producer("native", "native"),
+    OKTA: Producer("okta", "okta"),
+    KEYCLOAK: Producer("keycloak", "keycloak"),
 }
 SAMPLES = ROOT / "tests" / "fixtures" / "events"
 

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.events import AccountEvent, content_hash, dedup_key
-from worker.intake.providers import PROVIDERS, Result, Unreadable
+from worker.intake.providers import PROVIDERS, Result, Unreadable, parse
+from worker.intake.providers.guess import provider_of
 from worker.intake.providers.native import FIELDS, from_fields
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/events"
@@ -18,7 +19,9 @@ FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 WORDS = st.sampled_from(
     ["USER", "User", "UPDATE", "DELETE", "account.disabled", "user.lifecycle.suspend", "users/1",
      "a@b.c", "a@b,c@d", "2026-11-20T08:15:00Z", "0001-01-01T00:00:00+23:59", "1795162500", "\0",
-     "\ud800", "", '{"enabled": false}', "[" * 2_000, "x" * 600, "hijacking", "\u0661"]
+     "\ud800", "", '{"enabled": false}', "[" * 2_000, "x" * 600, "hijacking", "\u0661", "False",
+     "/Users/1", "active", "user", "aliases", "sub", "Operations", "events", "type", "complex",
+     "https://schemas.openid.net/secevent/risc/event-type/account-disabled", "a.b.c", "[false]"]
 )  # fmt: skip
 SCALARS = (
     st.none()
@@ -68,6 +71,16 @@ def spoiled_messages(draw: st.DrawFn, provider: str) -> bytes:
     return body[: draw(st.integers(0, len(body)))] if draw(st.integers(0, 9)) == 0 else body
 
 
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        [":method", ":path", "x-github-event", "svix-id", "ce-specversion", "ce-type", "ce-id",
+         "ce-time", "ce-subject", "content-type", "idempotency-key", "X-Original-URI"]
+    ),
+    WORDS | st.sampled_from(["1.0", "PATCH", "DELETE", "/Users/%ff", "http://[", "installation"]),
+    max_size=4,
+)  # fmt: skip
+
+
 def check(read: Callable[[], list[Result]]) -> None:
     try:
         results = read()
@@ -96,34 +109,45 @@ def test_the_fixtures_are_there_and_good(provider: str) -> None:
     paths = list(FIXTURES.glob(f"{provider}-*.json"))
     assert paths
     for path in paths:
-        for result in PROVIDERS[provider]({}, path.read_bytes()):
+        for result in parse(provider, {}, path.read_bytes()):
             assert isinstance(result, AccountEvent)
             check_storable(result)
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
-@settings(max_examples=100, deadline=None)
-@given(body=st.binary(max_size=200))
-@example(body=b"\xef\xbb\xbf")
-@example(body=b"[" * 100_000)
-@example(body=b'{"a":1}\0')
-def test_any_bytes(provider: str, body: bytes) -> None:
-    check(lambda: PROVIDERS[provider]({}, body))
+@settings(max_examples=60, deadline=None)
+@given(headers=HEADERS, body=st.binary(max_size=200))
+@example(headers={}, body=b"\xef\xbb\xbf")
+@example(headers={}, body=b"[" * 100_000)
+@example(headers={}, body=b'{"a":1}\0')
+@example(headers={}, body=b"e30.e30." + b"A" * 100_000)
+@example(headers={}, body=b"PATCH " + b"/" * 100_000)
+@example(headers={}, body=b"# \n" * 100_000)
+def test_any_bytes(provider: str, headers: dict[str, str], body: bytes) -> None:
+    check(lambda: parse(provider, headers, body))
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
-@settings(max_examples=100, deadline=None)
-@given(value=VALUES)
-def test_any_json(provider: str, value: Any) -> None:
-    check(lambda: PROVIDERS[provider]({}, json.dumps(value).encode()))
+@settings(max_examples=60, deadline=None)
+@given(headers=HEADERS, value=VALUES)
+def test_any_json(provider: str, headers: dict[str, str], value: Any) -> None:
+    check(lambda: parse(provider, headers, json.dumps(value).encode()))
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
-@settings(max_examples=400, deadline=None)
-@given(data=st.data())
-def test_spoiled_messages(provider: str, data: st.DataObject) -> None:
+@settings(max_examples=150, deadline=None)
+@given(headers=st.just({}) | HEADERS, data=st.data())
+def test_spoiled_messages(provider: str, headers: dict[str, str], data: st.DataObject) -> None:
     body = data.draw(spoiled_messages(provider))
-    check(lambda: PROVIDERS[provider]({}, body))
+    check(lambda: parse(provider, headers, body))
+
+
+@settings(max_examples=300, deadline=None)
+@given(headers=HEADERS, data=st.data(), provider=st.sampled_from(sorted(PROVIDERS)))
+def test_a_guess_is_a_provider(headers: dict[str, str], data: st.DataObject, provider: str) -> None:
+    body = data.draw(spoiled_messages(provider) | st.binary(max_size=60))
+    found = provider_of(headers, body)
+    assert found is None or found[0] in PROVIDERS
 
 
 @settings(max_examples=400, deadline=None)

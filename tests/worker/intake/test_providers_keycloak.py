@@ -227,3 +227,32 @@ def test_a_page_of_the_rest_interface_is_read_member_by_member() -> None:
     results = parse({}, json.dumps([ENABLED, changed(time=-5), ENABLED]).encode())
     kinds = [result.code if isinstance(result, Unreadable) else "event" for result in results]
     assert kinds == ["event", "bad_timestamp", "event"]
+
+
+@pytest.mark.parametrize("prefix", ["", "access."])
+def test_events_of_users_that_end_an_account(prefix: str) -> None:
+    own = {"type": f"{prefix}DELETE_ACCOUNT", "userId": USER_ID, "time": 1795167000123}
+    event = read(own)
+    assert (event.action, event.subject) == ("deleted", Subject(format="opaque", value=USER_ID))
+    locked = read({**own, "type": f"{prefix}USER_DISABLED_BY_PERMANENT_LOCKOUT", "uid": "e-1"})
+    assert (locked.action, locked.event_id) == ("disabled", "e-1")
+    assert read({**own, "error": "not_allowed"}).action is Action.NONE
+    assert refusal({"type": f"{prefix}DELETE_ACCOUNT"}).code == "missing_account"
+
+
+def test_webhooks_of_p2_inc() -> None:
+    message = {
+        "uid": "w-1",
+        "time": 1795167000123,
+        "realmId": "example",
+        "type": "admin.USER-UPDATE",
+        "authDetails": {"userId": "admin"},
+        "resourcePath": f"users/{USER_ID}",
+        "representation": '{"enabled": false}',
+    }
+    event = read(message)
+    assert (event.action, event.event_id, event.raw_type) == ("disabled", "w-1", "USER.UPDATE")
+    whole = {**message, "resourceType": "USER", "operationType": "UPDATE"}
+    assert read(whole) == event
+    assert read({**message, "type": "admin.REALM-UPDATE"}).action is Action.NONE
+    assert read({**message, "type": "access.LOGIN"}).action is Action.NONE

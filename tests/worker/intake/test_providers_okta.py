@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from models.events import AccountEvent, Action, Certainty, Subject, dedup_key
-from worker.intake.providers import Unreadable
-from worker.intake.providers.okta import parse
+from worker.intake.providers import PROVIDERS, Unreadable
 
+parse = PROVIDERS["okta"]
 FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 LOG_EVENT = json.loads((FIXTURES / "okta-log-unsuspend.json").read_bytes())
 

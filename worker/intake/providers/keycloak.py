@@ -4,6 +4,9 @@ The account is the id in `resourcePath`, never `authDetails`, which names the ad
 UPDATE says how the user stands after some change, so it reports a state. How the user stands is
 in `representation`, a JSON string that is only there where the realm records it ("Include
 representation"); without it an UPDATE is a hint that something may have changed.
+
+Of the events of users themselves two end an account: its deletion by its owner, and the lasting
+lock after failed sign-ins, with which Keycloak itself sets `enabled` to false.
 """
 
 import re
@@ -16,7 +19,11 @@ from . import reading, values
 from .reading import Result, Unreadable
 
 _MEND = "send Keycloak's admin event unchanged"
-_ONE_WORD = re.compile(r"user-(create|update|delete|action)", re.IGNORECASE)
+_ONE_WORD = re.compile(r"(?:admin\.)?user-(create|update|delete|action)", re.IGNORECASE)
+_OWN = {
+    "DELETE_ACCOUNT": Action.DELETED,
+    "USER_DISABLED_BY_PERMANENT_LOCKOUT": Action.DISABLED,
+}
 
 
 def parse(headers: Mapping[str, str], body: bytes) -> list[Result]:
@@ -33,9 +40,12 @@ def _admin_event(raw: Any) -> list[Result]:
     resource, _, operation = raw_type.partition(".")
     # Zero is what Java programs send for a time that was never set.
     time = event.get("time") or None
+    own = _OWN.get(raw_type.removeprefix("access."))
+    if own is not None and not event.get("error"):
+        return [_of_user(event, raw_type, own, time)]
     user_id, is_part = _user_path(event.get("resourcePath"))
     if resource != "USER" or event.get("error") or is_part:
-        return [values.without_effect(raw_type, event.get("id"), time)]
+        return [values.without_effect(raw_type, _id(event), time)]
     account = values.needed_text(user_id, "users/{id} in resourcePath", "missing_account", _MEND)
     user = _representation(event.get("representation"))
     action, certainty = _effect(operation, user)
@@ -45,11 +55,29 @@ def _admin_event(raw: Any) -> list[Result]:
             certainty=certainty,
             subject=Subject(format="opaque", value=account, aliases=_aliases(user)),
             occurred_at=values.instant(time, "time"),
-            event_id=values.text(event.get("id"), "id"),
+            event_id=values.text(_id(event), "id"),
             raw_type=raw_type,
             actor=values.note(values.member(event.get("authDetails"), "userId")),
         )
     ]
+
+
+def _of_user(event: Mapping[str, Any], raw_type: str, action: Action, time: Any) -> AccountEvent:
+    """A user's own event: here `userId` is the account."""
+    user_id = event.get("userId") or values.member(event.get("authDetails"), "userId")
+    account = values.needed_text(user_id, "userId", "missing_account", _MEND)
+    return AccountEvent(
+        action=action,
+        subject=Subject(format="opaque", value=account),
+        occurred_at=values.instant(time, "time"),
+        event_id=values.text(_id(event), "id"),
+        raw_type=raw_type,
+    )
+
+
+def _id(event: Mapping[str, Any]) -> Any:
+    """The plugin that sends webhooks (p2-inc) calls it `uid`."""
+    return event.get("uid") or event.get("id")
 
 
 def _type(event: Mapping[str, Any]) -> str:

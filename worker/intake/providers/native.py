@@ -30,7 +30,6 @@ _SEND_ONE_OF = f"send one of {', '.join(ACTIONS)}"
 FIELDS = ("type", "account", "digest", "id", "at", "sequence", "reason", "actor")
 
 _FOR_INFORMATION = {"reason", "actor"}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -89,7 +88,7 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
     return AccountEvent(
         action=action,
         subject=None if leaked else _subject(message.get("account")),
-        key_digest=_digest(message.get("digest")) if leaked else None,
+        key_digest=values.sha256(message.get("digest")) if leaked else None,
         occurred_at=values.instant(message.get("at"), "at"),
         sequence=values.sequence(message.get("sequence")),
         event_id=values.text(message.get("id"), "id"),
@@ -97,14 +96,6 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
         reason=values.note(message.get("reason")),
         actor=values.note(message.get("actor")),
     )
-
-
-def _digest(value: Any) -> str:
-    mend = "send SHA-256 of the key's text in 64 hexadecimal digits, never the text itself"
-    digest = values.needed_text(value, "digest", "missing_digest", mend).lower()
-    if not _SHA256.fullmatch(digest):
-        raise Unreadable("bad_digest", f"the digest is none; {mend}")
-    return digest
 
 
 def _subject(value: Any) -> Subject:

@@ -122,6 +122,11 @@ def _why_not_json(error: ValueError) -> str:
     return "the message is not JSON; mend the producer"
 
 
+def as_json(value: Any) -> bytes:
+    """A value that was read, as an adapter can read it again."""
+    return json.dumps(value).encode("ascii")
+
+
 def an_object(value: Any) -> dict[str, Any]:
     """The value itself, if it is a JSON object."""
     if not isinstance(value, dict):
@@ -142,6 +147,5 @@ def each(members: Sequence[Any], read: Callable[[Any], Sequence[Result]]) -> lis
         try:
             results.extend(read(member))
         except Unreadable as error:
-            kept = json.dumps(member).encode("ascii")
-            results.append(Unreadable(error.code, error.message, kept))
+            results.append(Unreadable(error.code, error.message, as_json(member)))
     return results

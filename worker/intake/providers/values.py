@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import unquote
 
 from models.errors import Refused
 from models.events import (
@@ -32,8 +33,9 @@ for a time: 20261123 is a day, and 20261123084000 a day and an hour."""
 
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?)"
-    r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
+    r"([Zz]|[+-][0-9]{2}:?[0-9]{2}| ?(?:UTC|GMT))?"
 )
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,17}(\.[0-9]{1,12})?")
 
 
@@ -64,6 +66,11 @@ def needed_text(value: Any, name: str, code: str, mend: str) -> str:
     return found
 
 
+def decoded(value: str, name: str) -> str | None:
+    """A part of a path as the identifier it stands for: without its percent signs."""
+    return text(unquote(value, errors="replace"), name)
+
+
 def note(value: Any) -> str | None:
     """A text for information only: cut and cleaned, since it must never cost an event."""
     if not isinstance(value, str):
@@ -82,6 +89,15 @@ def email_alias(value: Any) -> tuple[Subject, ...]:
         return ()
 
 
+def sha256(value: Any) -> str:
+    """The digest of a key that a report of its leak names, in small hexadecimal digits."""
+    mend = "send SHA-256 of the key's text in 64 hexadecimal digits, never the text itself"
+    digest = needed_text(value, "digest", "missing_digest", mend).lower()
+    if not _SHA256.fullmatch(digest):
+        raise Unreadable("bad_digest", f"the digest is none; {mend}")
+    return digest
+
+
 def sequence(value: Any) -> int | None:
     """The producer's counter; None where it is missing, null or blank."""
     found = text(value, "sequence")
@@ -92,9 +108,12 @@ def sequence(value: Any) -> int | None:
     return int(found)
 
 
-def instant(value: Any, name: str) -> datetime | None:
+Unit = Literal["auto", "seconds", "milliseconds", "iso"]
+
+
+def instant(value: Any, name: str, unit: Unit = "auto") -> datetime | None:
     """A time in UTC: RFC 3339 with its zone, or seconds or milliseconds since 1970 (of 1973 to
-    2286, which tell the two apart).
+    2286, which tell the two apart). A `unit` allows that one alone.
 
     None where the member is missing, null or blank. `bad_timestamp` for anything else, for times
     without a zone, and for those outside the years 1970 to 9998: such a time is a default that
@@ -103,7 +122,10 @@ def instant(value: Any, name: str) -> datetime | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     number = _number(value)
-    moment = _rfc3339(value, name) if number is None else _since_epoch(number)
+    if number is None:
+        moment = _rfc3339(value, name) if unit in ("auto", "iso") else None
+    else:
+        moment = _since_epoch(number, unit) if unit != "iso" else None
     if moment is None or not _EPOCH <= moment < _LATEST:
         raise Unreadable(
             "bad_timestamp",
@@ -124,10 +146,13 @@ def _number(value: Any) -> Decimal | None:
     return Decimal(written.strip())
 
 
-def _since_epoch(number: Decimal) -> datetime | None:
+def _since_epoch(number: Decimal, unit: Unit) -> datetime | None:
     if not _SECONDS_FROM <= number < _MILLISECONDS_TO:
         return None
-    seconds = number / 1000 if number >= _MILLISECONDS_FROM else number
+    milliseconds = number >= _MILLISECONDS_FROM
+    if unit != "auto" and milliseconds != (unit == "milliseconds"):
+        return None
+    seconds = number / 1000 if milliseconds else number
     return _EPOCH + timedelta(microseconds=int(seconds * 1_000_000))
 
 
@@ -138,8 +163,9 @@ def _rfc3339(value: Any, name: str) -> datetime | None:
     day, time, zone = match.groups()
     if zone is None:
         raise Unreadable("bad_timestamp", f"{name} has no zone; add one, like 2026-11-23T08:40:00Z")
+    offset = "Z" if zone.strip() in ("UTC", "GMT") else zone.upper()
     try:
-        return datetime.fromisoformat(f"{day}T{time}{zone.upper()}").astimezone(UTC)
+        return datetime.fromisoformat(f"{day}T{time}{offset}").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 

@@ -1,0 +1,1 @@
+"""One file for each producer whose JSON needs no code."""
