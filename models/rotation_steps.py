@@ -75,6 +75,8 @@ def catch_up(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rota
 
 def attempt(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rotation]:
     """Catch up; a rotation of which a step fails is put off, so that it stops no other."""
+    if not rotations:
+        return []
     savepoint = tx.savepoint()
     try:
         after = catch_up(tx, rotations, policy)
