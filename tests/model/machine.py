@@ -50,7 +50,7 @@ def contents(draw: st.DrawFn) -> tuple[int | None, Content]:
     return minutes, content
 
 
-_FEWEST = {"create": 5, "rotate": 3, "delete": 3, "disable": 3, "disable_account": 3}
+_FEWEST = {"create": 6, "rotate": 4, "delete": 4, "disable": 3, "disable_account": 4}
 """Statements of a command that is not refused, at least: a death is before one of them."""
 
 
