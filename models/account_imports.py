@@ -73,8 +73,9 @@ def batch(
     A new account gets all of its identities, or nothing. One that is there is changed only with
     `update`; identities are added, none is taken away. Refused lines: `role_missing`,
     `role_unknown`, `created_in_future`, `identity_taken`, `address_unlinked`. To change a role is
-    the right of the schema's owner: for others PostgreSQL refuses it. Accounts that need
-    writing are looked at again under the advisory locks of their identities (rule 2.6).
+    the right of the schema's owner: for others PostgreSQL refuses it. Lines that need writing,
+    or that another account stands in the way of, are looked at again under the advisory locks of
+    their identities (rule 2.6).
     """
     plan = _planned(tx, rows, update)
     if dry_run or not plan.busy:
@@ -89,6 +90,11 @@ def batch(
     return [plan.outcomes[row.line] for row in rows]
 
 
+# Another import of the same account may have been under way between our look at the accounts and
+# our look at the names.
+_OTHERS = frozenset({"identity_taken", "address_unlinked"})
+
+
 def _planned(tx: Tx, rows: Sequence[AccountRow], update: bool) -> _Plan:
     known = _read(tx, rows)
     plan = _Plan()
@@ -97,6 +103,8 @@ def _planned(tx: Tx, rows: Sequence[AccountRow], update: bool) -> _Plan:
         fault = _fault(row, found, known)
         if fault is not None:
             plan.outcomes[row.line] = fault
+            if fault.code in _OTHERS:
+                plan.busy.add(row.line)
         elif found is None:
             _add(plan, row, known)
         else:

@@ -1,6 +1,7 @@
 """Accounts that a product has come in by the batch, once, with the events that waited for them."""
 
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import account_imports, accounts, imports, invariants
 from models.account_imports import AccountRow
+from models.accounts import Identity, Link
 from models.base import Database, Tx, sqlstate
 from models.events import Action, Subject
 from models.grants import OPS
@@ -223,6 +225,24 @@ def test_two_imports_of_the_same_accounts_at_once_make_each_once(world: World) -
         thread.join(timeout=30)
     assert sorted(one for part in found for one in part) == ["created"] * 200 + ["unchanged"] * 200
     assert counted(world, "accounts") == 201
+
+
+def test_an_import_that_another_overtakes_between_two_looks_finds_its_accounts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saw no account, then names of one: the other committed between the two statements."""
+    row = AccountRow(2, ADA, "member", "Ada", None, (okta("u1"),))
+    look, overtaken = accounts.resolve, []
+
+    def resolve(tx: Tx, names: Collection[Identity]) -> dict[Identity, Link]:
+        if not overtaken:
+            overtaken.append(True)
+            assert did(world, row) == ["created"]
+        return look(tx, names)
+
+    monkeypatch.setattr(accounts, "resolve", resolve)
+    assert did(world, row) == ["unchanged"]
+    assert overtaken
 
 
 def test_one_line_that_the_database_refuses_falls_alone(world: World) -> None:
