@@ -23,9 +23,10 @@ BATCH = 100
 """Owners that one transaction tells."""
 
 # Only uses since the key was stopped for good: one that is merely disabled may be tried by its
-# holder, and nobody is told of that.
+# holder, and nobody is told of that. That most keys have no refused use is what the planner knows,
+# so that it does not read them all to find that nobody is to be told.
 _UNTOLD = """
-    u.refused_at > coalesce(u.refused_told_at, '-infinity') AND (
+    u.refused_at IS NOT NULL AND u.refused_at > coalesce(u.refused_told_at, '-infinity') AND (
         u.refused_at > k.deleted_at
         OR EXISTS (
             SELECT FROM keyturn.holds h
