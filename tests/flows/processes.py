@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -52,6 +52,23 @@ def process(env: Mapping[str, str], *arguments: str) -> Iterator[subprocess.Pope
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()
+
+
+@contextmanager
+def left_alone(
+    command: Sequence[str], env: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python with these arguments, to see how it ends by itself; killed where it does not."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=env, stdout=out, stderr=out
+        )
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.wait()
 
 
 def worker(env: Mapping[str, str], name: str = "w1") -> Running:

@@ -4,11 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kombu import Connection, Queue
 from psycopg import sql
 
 from tests.worker.site import Site, running_site
+from worker.app import QUEUE
 from worker.embedded.postgres import Postgres
 from worker.embedded.valkey import Valkey
+
+
+@pytest.fixture(params=["broker_url", "rabbitmq_url"])
+def either_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each of the brokers, without what the test leaves in its queue."""
+    url = str(request.getfixturevalue(request.param))
+    yield url
+    with Connection(url) as connection:
+        Queue(QUEUE)(connection.default_channel).delete()
 
 
 @pytest.fixture(scope="module", params=["valkey", "rabbitmq"])

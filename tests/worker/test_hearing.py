@@ -1,23 +1,16 @@
 """A worker that reads nothing from its broker ends itself, whatever the reason; others go on."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Queue
 
 from tasks import running
 from tests.eventually import eventually
-from tests.flows.processes import environment
-from tests.flows.stack import ROOT
-from worker.app import QUEUE
+from tests.flows.processes import Running, environment, left_alone
 from worker.hearing import DEAF_AFTER, EAR, Hearing
 from worker.watchdog import STUCK, Watchdog
 
@@ -134,39 +127,16 @@ main()
 silence has nobody who rings."""
 
 
-@contextmanager
-def worker(env: dict[str, str], log: Path, keeps: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(env: Mapping[str, str], log: Path, keeps: str) -> Running:
     command = ("-A", "worker.main", "worker", "-P", "threads", "-c", "2", "-n", f"{log.stem}@%h")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, keeps, *command],
-            cwd=ROOT,
-            env=env,
-            stdout=out,
-            stderr=out,
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture(params=["broker_url", "rabbitmq_url"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A broker, without what the test leaves in its queue."""
-    url = str(request.getfixturevalue(request.param))
-    yield url
-    with Connection(url) as connection:
-        Queue(QUEUE)(connection.default_channel).delete()
+    return left_alone(["-c", _WORKER, keeps, *command], env, log)
 
 
 def test_a_worker_for_which_nobody_rings_hears_itself(
-    database_url: str, secrets_dir: Path, tmp_path: Path, url: str
+    database_url: str, secrets_dir: Path, tmp_path: Path, either_url: str
 ) -> None:
     log = tmp_path / "quiet.log"
-    env = environment(database_url, url, secrets_dir, KEYTURN_LOG_LEVEL="debug")
+    env = environment(database_url, either_url, secrets_dir, KEYTURN_LOG_LEVEL="debug")
     with worker(env, log, "silence") as process:
         eventually(lambda: log.read_text().count('"heard_itself"') >= 3, within=60)
         assert process.poll() is None
@@ -174,10 +144,10 @@ def test_a_worker_for_which_nobody_rings_hears_itself(
 
 @pytest.mark.parametrize("keeps", ["rings", "all"])
 def test_of_two_workers_the_deaf_one_ends_and_the_other_goes_on(
-    database_url: str, secrets_dir: Path, tmp_path: Path, url: str, keeps: str
+    database_url: str, secrets_dir: Path, tmp_path: Path, either_url: str, keeps: str
 ) -> None:
     """Their window is filled, as lost acknowledgements once did it; no beat runs."""
-    env = environment(database_url, url, secrets_dir, KEYTURN_LOG_LEVEL="debug")
+    env = environment(database_url, either_url, secrets_dir, KEYTURN_LOG_LEVEL="debug")
     deaf, well = tmp_path / "deaf.log", tmp_path / "well.log"
     with worker(env, well, "none") as other, worker(env, deaf, keeps) as process:
         assert process.wait(60) == STUCK, deaf.read_text()

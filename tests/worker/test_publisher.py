@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection
 
 from models import inbox
 from models.base import Database
@@ -24,29 +24,22 @@ from worker.settings import load_settings
 FLOW = "keys.settle"
 
 
-@pytest.fixture(params=["rabbitmq_url", "broker_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(request.param))
-
-
 @pytest.fixture
-def proxy(url: str) -> Iterator[Proxy]:
-    parts = urlsplit(url)
+def proxy(either_url: str) -> Iterator[Proxy]:
+    parts = urlsplit(either_url)
     with Proxy(("127.0.0.1", parts.port or 0)).running() as running:
         yield running
-    with Connection(url) as connection:
-        Queue(QUEUE)(connection.default_channel).delete()
 
 
 @pytest.fixture
 def ring(
-    url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    either_url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> setup._Publisher:
     """What rings through the proxy, and has done so once."""
     monkeypatch.setattr(setup, "CONFIRM_WITHIN", 1.0)
     monkeypatch.chdir(tmp_path)
-    port = urlsplit(url).port
-    monkeypatch.setenv("KEYTURN_BROKER_URL", url.replace(f":{port}", f":{proxy.port}"))
+    port = urlsplit(either_url).port
+    monkeypatch.setenv("KEYTURN_BROKER_URL", either_url.replace(f":{port}", f":{proxy.port}"))
     made = setup._Publisher(load_settings())
     made(FLOW)
     return made
@@ -67,17 +60,17 @@ def test_a_ring_that_nobody_answers_gives_up_and_the_next_one_works(
 
 
 def test_beat_goes_on_after_its_connection_broke(
-    url: str, proxy: Proxy, secrets_dir: Path, tmp_path: Path
+    either_url: str, proxy: Proxy, secrets_dir: Path, tmp_path: Path
 ) -> None:
-    through = url.replace(f":{urlsplit(url).port}", f":{proxy.port}")
+    through = either_url.replace(f":{urlsplit(either_url).port}", f":{proxy.port}")
     env = environment("postgresql://nobody@127.0.0.1:1/none", through, secrets_dir)
     schedule = ("--schedule", str(tmp_path / "schedule"), "--pidfile", "")
     with process(env, "celery", "-A", "worker.main", "beat", *schedule):
-        eventually(lambda: waiting(url) > 1, within=30)
+        eventually(lambda: waiting(either_url) > 1, within=30)
         proxy.set(Mood.RESET)
         proxy.set(Mood.PASS)
-        seen = waiting(url)
-        eventually(lambda: waiting(url) > seen + 2, within=30)
+        seen = waiting(either_url)
+        eventually(lambda: waiting(either_url) > seen + 2, within=30)
 
 
 def waiting(url: str) -> int:

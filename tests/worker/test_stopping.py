@@ -1,23 +1,19 @@
 """A worker ends when its tasks are through, at once, and also where something hangs."""
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import psycopg
 import pytest
-from kombu import Connection, Queue
 
 from tests.compose_file import STOP_WITHIN
 from tests.eventually import eventually
-from tests.flows.processes import environment
+from tests.flows.processes import environment, left_alone
 from tests.flows.stack import ROOT
-from worker.app import QUEUE, make_app
+from worker.app import make_app
 from worker.settings import Settings
 from worker.watchdog import STUCK
 
@@ -31,44 +27,19 @@ _WAITING: Final = """
 """
 
 
-@contextmanager
-def started(
-    command: list[str], env: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=env, stdout=out, stderr=out
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture(params=["broker_url", "rabbitmq_url"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A broker, without what the test leaves in its queue."""
-    url = str(request.getfixturevalue(request.param))
-    yield url
-    with Connection(url) as connection:
-        Queue(QUEUE)(connection.default_channel).delete()
-
-
 def test_a_worker_ends_as_soon_as_its_task_is_through(
-    database_url: str, secrets_dir: Path, tmp_path: Path, url: str
+    database_url: str, secrets_dir: Path, tmp_path: Path, either_url: str
 ) -> None:
     """On SIGTERM, as docker-compose.yml has it: Celery alone sleeps for 30 s then."""
     log = tmp_path / "log"
     settings = {"REMAP_SIGTERM": "SIGQUIT", "KEYTURN_STATEMENT_TIMEOUT": "15s"}
-    env = environment(database_url, url, secrets_dir, **settings, KEYTURN_LEASE="20s",
+    env = environment(database_url, either_url, secrets_dir, **settings, KEYTURN_LEASE="20s",
                       KEYTURN_VISIBILITY_TIMEOUT="60s")  # fmt: skip
     with (
         psycopg.connect(database_url) as holding,
         psycopg.connect(database_url, autocommit=True) as watching,
-        started(["-m", "celery", *WORKER], env, log) as process,
-        make_app(Settings(broker_url=url)) as app,
+        left_alone(["-m", "celery", *WORKER], env, log) as process,
+        make_app(Settings(broker_url=either_url)) as app,
     ):
         eventually(lambda: " ready." in log.read_text(), within=60)
         [held] = holding.execute("SELECT clock_timestamp()").fetchone() or [None]
@@ -111,7 +82,7 @@ def test_an_end_that_hangs_is_an_end(
     env = environment(
         database_url, broker_url, secrets_dir, KEYTURN_STATEMENT_TIMEOUT="1s", KEYTURN_LEASE="2s"
     )
-    with started(["-c", _HANGS, *WORKER], env, log) as process:
+    with left_alone(["-c", _HANGS, *WORKER], env, log) as process:
         eventually(lambda: " ready." in log.read_text(), within=60)
         process.send_signal(sent)
         assert process.wait(20) == STUCK, log.read_text()

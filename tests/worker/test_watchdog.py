@@ -1,12 +1,9 @@
 """A process that is stuck ends itself."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +16,7 @@ from models.policy import Policy
 from tasks import Runtime, flows, run, running
 from tests.chaos.proxy import Mood, Proxy
 from tests.eventually import eventually
-from tests.flows.processes import environment
-from tests.flows.stack import ROOT
+from tests.flows.processes import environment, left_alone
 from worker.embedded.postgres import PORT, Postgres
 from worker.pulse import Pulse
 from worker.schedule import TICK
@@ -107,22 +103,6 @@ main()
 """
 
 
-@contextmanager
-def started(
-    command: list[str], env: Mapping[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=env, stdout=out, stderr=out
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.parametrize(
     ("job", "command"),
     [
@@ -155,7 +135,7 @@ def test_a_process_whose_database_falls_silent_ends(
     with Proxy(postgres.home.sockets / f".s.PGSQL.{PORT}").running() as proxy:
         url = f"postgresql://keyturn@127.0.0.1:{proxy.port}/{name}"
         env = environment(url, broker_url, secrets_dir)
-        with started(command, env, log) as process:
+        with left_alone(command, env, log) as process:
             eventually(works, within=30)
             proxy.set(Mood.BLACK_HOLE)
             assert process.wait(60) == STUCK, log.read_text()

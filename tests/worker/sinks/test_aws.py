@@ -57,9 +57,9 @@ def service(moto: str) -> Iterator[Any]:
     client.close()
 
 
-def sink(endpoint: str, **more: Any) -> AwsSecretsManager:
+def sink(endpoint: str, timeout: float = 20.0, **more: Any) -> AwsSecretsManager:
     table = AwsSink(kind="aws-secretsmanager", region=REGION, endpoint=endpoint, **more)
-    return AwsSecretsManager(table, timeout=1.0)
+    return AwsSecretsManager(table, timeout=timeout)
 
 
 def stages(service: Any) -> dict[str, list[str]]:
@@ -186,7 +186,7 @@ def test_an_error_is_told_by_its_code_alone(code: str, status: int, state: str) 
 def test_silence_is_tried_again(fault: str, why: str) -> None:
     answers = Answers(fault)
     with answering(answers) as address:
-        outcome = sink(address).deliver(HAND_OVER, secret())
+        outcome = sink(address, timeout=1.0).deliver(HAND_OVER, secret())
     assert (outcome.state, len(answers.requests)) == ("retry", 1)
     assert why in str(outcome.error)
 

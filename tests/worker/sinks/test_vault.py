@@ -39,7 +39,7 @@ def token_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sink(address: str, token_file: Path) -> Vault:
-    return Vault(VaultSink(kind="vault", address=address, token_file=token_file), timeout=1.0)
+    return Vault(VaultSink(kind="vault", address=address, token_file=token_file), timeout=3.0)
 
 
 def content(text: Secret, hand_over: HandOver = HAND_OVER) -> dict[str, str]:

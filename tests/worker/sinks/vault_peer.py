@@ -6,14 +6,12 @@ enforces the token, the namespace and check-and-set.
 """
 
 import json
-import socket
-import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+
+from tests.worker.sinks import peer
 
 TOKEN = "hvs.the-token-of-the-test"
 
@@ -46,28 +44,20 @@ class Store:
         return [version.content for version in self.versions.get(path, [])]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(peer.Peer):
     """The API. Status codes and bodies are those of the documentation."""
 
     store: ClassVar[Store]
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._serve(None)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._serve(body)
-
-    def _serve(self, body: dict[str, Any] | None) -> None:
-        store = self.store
+    def serve(self, body: bytes) -> None:
+        store, said = self.store, json.loads(body) if body else None
         store.requests.append(f"{self.command} {self.path}")
         fault = store.faults.pop(0) if store.faults else ""
         if fault == "hang":
             store.released.wait(30)
             return None
         if fault == "reset":
-            return self._reset()
+            return self.reset()
         if fault.isdigit():
             return self._answer(int(fault), {"errors": ["a word of the server's"]})
         if fault == "redirect":
@@ -76,10 +66,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(200, "<html>welcome</html>")
         if fault in ("overtaken", "late"):
             path = self.path.removeprefix(f"/v1/{store.mount}/data/")
-            first = {"by": "somebody else"} if fault == "overtaken" or not body else body["data"]
+            first = {"by": "somebody else"} if fault == "overtaken" or not said else said["data"]
             store.versions.setdefault(path, []).append(Version(first))
-        status, answer = self._done(body)
-        return self._reset() if fault == "lost" else self._answer(status, answer)
+        status, answer = self._done(said)
+        return self.reset() if fault == "lost" else self._answer(status, answer)
 
     def _done(self, body: dict[str, Any] | None) -> tuple[int, Any]:
         store = self.store
@@ -127,29 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _reset(self) -> None:
-        """RST instead of an answer."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close_connection = True
-        self.rfile.close()
-        self.wfile.close()
-        self.connection.close()
 
-    def log_message(self, *_: Any) -> None:
-        """Nothing on the terminal."""
-
-
-@contextmanager
-def serving(store: Store) -> Iterator[str]:
+def serving(store: Store) -> AbstractContextManager[str]:
     """The address of a server with this store."""
-    handler = type("Bound", (Handler,), {"store": store})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            store.released.set()
-            server.shutdown()
-            thread.join()
+    return peer.serving(Handler, store.released, store=store)
