@@ -225,6 +225,7 @@ PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
     "okta": {"scheme": "header", "header": "Authorization"},
     "svix": {"scheme": "standard-webhooks"},
     "workos": {**_TIMED_PAIR, "header": "WorkOS-Signature"},
+    "wso2": {"scheme": "hmac", "header": "X-WSO2-Event-Signature", "prefix": "sha256="},
     "zitadel": {**_TIMED_PAIR, "header": "ZITADEL-Signature"},
 }
 """What producers do, by the name that `scheme` may have instead; a table may state it otherwise."""

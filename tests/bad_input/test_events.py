@@ -245,6 +245,8 @@ OF_PROVIDERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "keycloak: deep representation": (KEYCLOAK, keycloak(representation="[" * 10_000),
                                       "parked: hint"),
     "keycloak: enabled a text": (KEYCLOAK, keycloak(representation='{"enabled": "false"}'),
+                                 "received"),
+    "keycloak: enabled a word": (KEYCLOAK, keycloak(representation='{"enabled": "off"}'),
                                  "parked: hint"),
     "keycloak: twice enabled": (
         KEYCLOAK, keycloak(representation='{"enabled": false, "enabled": true}'), "parked: hint"),

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from models.errors import Misconfigured
 from models.events import AccountEvent
+from tests.worker.intake.messages import read, said
 from tests.worker.intake.test_providers_fuzz import VALUES, check, places
-from tests.worker.intake.test_providers_mapped import summary
 from worker.intake.providers import ProviderMapping, Unreadable, parser
 from worker.intake.providers.mapping import checked, from_toml
 from worker.setting_tables import Source
@@ -34,11 +34,7 @@ def fenced(language: str) -> list[str]:
 
 
 def results(mapping: ProviderMapping, message: Any, **headers: str) -> list[str]:
-    try:
-        found = mapping.parse(headers, json.dumps(message).encode())
-    except Unreadable as refusal:
-        return [refusal.code]
-    return [one.code if isinstance(one, Unreadable) else summary(one) for one in found]
+    return said(read(mapping.parse, message, headers))
 
 
 def test_the_example_of_the_document_works() -> None:
@@ -85,6 +81,27 @@ def test_the_example_for_keyturn_toml_works() -> None:
         ({"account": []}, "there is no account"),
         ({"account": [{"format": "opaque"}]}, "value"),
         ({"account": [{"value": "a", "format": "name"}]}, "an unknown format: write one of email"),
+        ({"account": "user.id"}, "account: write a list of tables"),
+        ({"account": {"value": "user.id"}}, "account: write a list of tables"),
+        ({"account": [{"value": "a", "format": "iss_sub"}]}, "iss_sub needs an issuer"),
+        ({"types": ["gone"]}, "types: write a table"),
+        ({"types": {"gone": {"state": "a", "disabled": [1.5]}}}, "texts, whole numbers, true and"),
+        (
+            {"types": {"gone": {"state": "a", "disabled": ["no"], "enabled": ["ok", "NO"]}}},
+            "'no' cannot mean disabled and enabled",
+        ),
+        (
+            {"types": {"gone": {"state": "a", "disabled": ["no"], "certainty": "transition"}}},
+            "remove certainty",
+        ),
+        ({"types": {"gone": {"action": "disabled", "disabled": ["no"]}}}, "only a state has"),
+        ({"types": {"gone": {"action": "disabled", "changed": "a"}}}, "only a state has"),
+        # What looks like a value is the name of a member, and so never equal to anything.
+        ({"success": "ok == true"}, "true after == is the name of a member"),
+        ({"success": "a && (ok != False)"}, "like `false`"),
+        ({"success": 'ok == "yes"'}, '"yes" after == is the name of a member'),
+        ({"members": '[?kind == "user"]'}, "single quotes"),
+        ({"success": "n == 1"}, "numbers, true and false into backticks"),
         ({"time_unit": "days"}, "time_unit"),
         ({"other": "park"}, "other"),
     ],
@@ -95,6 +112,13 @@ def test_what_is_wrong_is_said_when_it_is_loaded(changes: dict[str, Any], fault:
     with pytest.raises(Misconfigured) as raised:
         checked(wrong, "mine")
     assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "condition", ["ok == `true`", "ok == 'true'", 'a == @."the-name"', "ok != null", '"x-y" == a']
+)
+def test_a_condition_that_is_meant(condition: str) -> None:
+    from_toml(f"success = {json.dumps(condition)}\n{TOML}", "x")
 
 
 def test_a_file_is_refused_with_all_of_its_faults() -> None:
@@ -118,6 +142,10 @@ def test_a_file_is_refused_with_all_of_its_faults() -> None:
         ('other = "refused"', {"kind": "else"}, ["unknown_type"]),
         ('success = "ok"', {"kind": "gone", "ok": False, "user": {"id": 7}}, ["none"]),
         ('success = "ok"', {"kind": "gone", "user": {"id": 7}}, ["none"]),
+        ('success = "ok"', {"kind": "gone", "ok": "False", "user": {"id": 7}}, ["none"]),
+        ('success = "ok"', {"kind": "gone", "ok": 0, "user": {"id": 7}}, ["none"]),
+        ('success = "ok"', {"kind": "gone", "ok": "true", "user": {"id": 7}},
+         ["disabled transition opaque:7"]),
         ('success = "length(ok)"', {"kind": "gone", "user": {"id": 7}}, ["wrong_type"]),
         ('members = "all"', {"all": [{"kind": "gone", "user": {"id": 7}}, 5]},
          ["disabled transition opaque:7", "not_an_object"]),

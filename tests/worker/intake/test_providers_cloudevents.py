@@ -2,35 +2,24 @@
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent
-from tests.worker.intake.test_providers_mapped import summary
+from tests.worker.intake import messages
+from tests.worker.intake.messages import fixture, summary
 from tests.worker.intake.test_providers_ssf import jwt, token
-from worker.intake.providers import Unreadable, parse
-
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
-
-
-def fixture(name: str) -> Any:
-    return json.loads((FIXTURES / f"{name}.json").read_bytes())
+from worker.intake.providers import PROVIDERS, Result, parse
+from worker.intake.providers.guess import provider_of
 
 
-def read(message: Any, **headers: str) -> list[AccountEvent | Unreadable]:
-    body = message if isinstance(message, bytes) else json.dumps(message).encode()
-    written = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        return parse("cloudevents", written, body)
-    except Unreadable as refusal:
-        return [refusal]
+def read(message: Any, **headers: str) -> list[Result]:
+    return messages.read(PROVIDERS["cloudevents"], message, messages.as_headers(headers))
 
 
 def results(message: Any, **headers: str) -> list[str]:
-    found = read(message, **headers)
-    return [one.code if isinstance(one, Unreadable) else summary(one) for one in found]
+    return messages.said(read(message, **headers))
 
 
 def envelope(data: Any = None, **attributes: Any) -> Any:
@@ -60,6 +49,50 @@ def test_kafka_and_amqp_name_their_headers_otherwise() -> None:
         [event] = parse("cloudevents", headers, b'{"account": "emp-7"}')
         assert isinstance(event, AccountEvent)
         assert event.action == "disabled"
+
+
+@pytest.mark.parametrize("subject", ["users/42", "/realms/acme/users/42", "Users/42/Groups"])
+@pytest.mark.parametrize(
+    ("name", "action"), [("okta-log-unsuspend", "enabled"), ("keycloak-user-delete", "deleted")]
+)
+def test_a_subject_that_is_a_path_makes_no_request_of_what_is_inside(
+    name: str, action: str, subject: str
+) -> None:
+    [event] = read(envelope(fixture(name), subject=subject))
+    assert isinstance(event, AccountEvent)
+    assert event.action == action
+
+
+@pytest.mark.parametrize("path", ["/hooks/users", "/events"])
+def test_the_request_that_brings_an_envelope_is_not_the_one_inside(path: str) -> None:
+    """As a webhook an envelope is POSTed to some path of ours, whatever it is about."""
+    off = {"Operations": [{"op": "replace", "path": "active", "value": False}]}
+    message = envelope(off, subject="/scim/v2/Users/u-42")
+    request = {":method": "POST", ":path": path}
+    body = json.dumps(message).encode()
+    [structured] = parse("cloudevents", request, body)
+    named = {f"ce-{name}": value for name, value in message.items() if name != "data"}
+    [binary] = parse("cloudevents", {**request, **named}, json.dumps(off).encode())
+    for event in (structured, binary):
+        assert isinstance(event, AccountEvent)
+        assert summary(event) == "disabled transition opaque:u-42"
+    assert provider_of({**request, **named}, b"{}") == (
+        "cloudevents",
+        "it has the headers of a CloudEvent",
+    )
+    assert provider_of(request, json.dumps(fixture("okta-log-unsuspend")).encode()) == (
+        "okta",
+        "it has the members of okta's events",
+    )
+
+
+def test_a_users_notification_by_event_grid() -> None:
+    [notice] = fixture("entra-change-notification")["value"]
+    message = envelope(notice, type="Microsoft.Graph.UserUpdated", subject="Users/oid-42")
+    assert results(message) == ["none hint opaque:oid-42"]
+    del message["data"]
+    headers = {f"ce_{name}": value for name, value in message.items()}
+    assert results(notice, **headers) == ["none hint opaque:oid-42"]
 
 
 INSIDE = [

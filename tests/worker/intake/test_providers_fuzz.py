@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.events import AccountEvent, content_hash, dedup_key
+from tests.worker.intake.messages import FIXTURES
 from worker.intake.providers import PROVIDERS, Result, Unreadable, parse
 from worker.intake.providers.guess import provider_of
 from worker.intake.providers.native import FIELDS, from_fields
-
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 
 WORDS = st.sampled_from(
     ["USER", "User", "UPDATE", "DELETE", "account.disabled", "user.lifecycle.suspend", "users/1",
@@ -120,6 +118,9 @@ def test_the_fixtures_are_there_and_good(provider: str) -> None:
 @example(headers={}, body=b"\xef\xbb\xbf")
 @example(headers={}, body=b"[" * 100_000)
 @example(headers={}, body=b'{"a":1}\0')
+@example(headers={}, body=b"{}\n" * 100_000)
+@example(headers={}, body=b'{"type":1}\r\n{\xff}\n{\n}')
+@example(headers={}, body=b"payload=" + b"%" * 100_000)
 @example(headers={}, body=b"e30.e30." + b"A" * 100_000)
 @example(headers={}, body=b"PATCH " + b"/" * 100_000)
 @example(headers={}, body=b"# \n" * 100_000)

@@ -1,16 +1,15 @@
 import json
 from copy import deepcopy
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent, Action, Certainty, Subject, dedup_key
+from tests.worker.intake.messages import FIXTURES
 from worker.intake.providers import Unreadable
 from worker.intake.providers.keycloak import parse
 
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 USER_ID = "3f0c5e0a-7f4e-4f3b-9c5d-000000000042"
 ENABLED = json.loads((FIXTURES / "keycloak-user-update-enabled.json").read_bytes())
 
@@ -70,7 +69,8 @@ def test_a_deleted_user() -> None:
         ("CREATE", True, "none", "transition"),
         ("DELETE", True, "deleted", "transition"),
         ("ACTION", False, "none", "transition"),
-        ("UPDATE", "false", "none", "hint"),
+        ("UPDATE", "false", "disabled", "state"),
+        ("UPDATE", "no", "none", "hint"),
         ("UPDATE", 0, "none", "hint"),
         ("UPDATE", None, "none", "hint"),
     ],
@@ -79,6 +79,36 @@ def test_what_an_operation_does(operation: str, enabled: Any, action: str, certa
     representation = json.dumps({"enabled": enabled})
     event = read(changed(operationType=operation, representation=representation))
     assert (event.action, event.certainty) == (action, certainty)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "meaning"),
+    [
+        ("true", "false", (Action.DISABLED, Certainty.TRANSITION)),
+        ("false", "true", (Action.ENABLED, Certainty.TRANSITION)),
+        (True, False, (Action.DISABLED, Certainty.TRANSITION)),
+        # Else it is the representation that counts.
+        ("true", "true", (Action.ENABLED, Certainty.STATE)),
+        (None, "false", (Action.ENABLED, Certainty.STATE)),
+        ("false", [], (Action.ENABLED, Certainty.STATE)),
+    ],
+)
+def test_details_say_what_has_changed(before: Any, after: Any, meaning: Any) -> None:
+    details = {"previous_enabled": before, "updated_enabled": after}
+    event = read(changed(details=details))
+    assert (event.action, event.certainty) == meaning
+    if event.certainty is Certainty.TRANSITION:
+        bare = read(changed(details=details, representation=None))
+        assert (bare.action, bare.certainty) == meaning
+    deleted = read(changed(details=details, operationType="DELETE"))
+    assert deleted.action is Action.DELETED
+
+
+def test_names_in_small_letters() -> None:
+    representation = json.dumps({"enabled": False})
+    event = read(changed(resourceType="user", operationType="update",
+                         representation=representation))  # fmt: skip
+    assert (event.action, event.raw_type) == (Action.DISABLED, "USER.UPDATE")
 
 
 @pytest.mark.parametrize(

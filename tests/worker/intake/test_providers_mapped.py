@@ -1,52 +1,12 @@
 """The shipped mappings: what each producer's events mean, and what they must never be taken for."""
 
-import json
-from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models.events import AccountEvent
-from worker.intake.providers import PROVIDERS, Unreadable, parse
+from tests.worker.intake.messages import changed, event, fixture, told
+from worker.intake.providers import PROVIDERS
 from worker.intake.providers.mapping import shipped
-
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
-
-
-def fixture(name: str) -> Any:
-    return json.loads((FIXTURES / f"{name}.json").read_bytes())
-
-
-def changed(name: str, **places: Any) -> Any:
-    """A fixture with other values at some places, such as event__user__active."""
-    message = deepcopy(fixture(name))
-    for place, value in places.items():
-        *way, last = (int(step) if step.isdigit() else step for step in place.split("__"))
-        inner = message
-        for step in way:
-            inner = inner[step]
-        inner[last] = value
-    return message
-
-
-def told(provider: str, message: Any, **headers: str) -> list[str]:
-    """Each event as `action certainty format:value alias...`, a refusal as its code."""
-    written = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        results = parse(provider, written, json.dumps(message).encode())
-    except Unreadable as refusal:
-        return [refusal.code]
-    return [one.code if isinstance(one, Unreadable) else summary(one) for one in results]
-
-
-def summary(event: AccountEvent) -> str:
-    subject = event.subject
-    names = [] if subject is None else [subject, *subject.aliases]
-    said = [event.action.value, *([event.certainty.value] if event.action != "none" else [])]
-    said += ["hint"] if event.certainty == "hint" else []
-    return " ".join([*said, *(f"{one.format}:{one.value}" for one in names)])
-
 
 ADA = "opaque:oid-42 email:ada@acme.example"
 AUTH0 = "opaque:auth0|42 email:ada@example.com"
@@ -205,7 +165,7 @@ STATES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("onelogin", "onelogin-batch", {"0__event_type_id": "551"},
      ["disabled transition opaque:42", "none"]),
     ("onelogin", "onelogin-batch", {"0__user_id": None}, ["missing_account", "none"]),
-    ("onelogin", "onelogin-batch", {"0__event_timestamp": 1795162500}, ["bad_timestamp", "none"]),
+    ("onelogin", "onelogin-batch", {"0__event_timestamp": "yesterday"}, ["bad_timestamp", "none"]),
     # GitHub: what is no installation and no block is none; the sender is never the account.
     ("github", "github-installation-unsuspend", {"action": "deleted"}, ["none hint tenant:7001"]),
     ("github", "github-installation-unsuspend", {"action": "created"}, ["none"]),
@@ -242,13 +202,6 @@ def test_a_changed_message(
     provider: str, name: str, places: dict[str, Any], meaning: list[str]
 ) -> None:
     assert told(provider, changed(name, **places))[: len(meaning)] == meaning
-
-
-def event(provider: str, message: Any, **headers: str) -> AccountEvent:
-    written = {name.replace("_", "-"): value for name, value in headers.items()}
-    first = parse(provider, written, json.dumps(message).encode())[0]
-    assert isinstance(first, AccountEvent)
-    return first
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,15 @@
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent, Action, Certainty, Subject, dedup_key
+from tests.worker.intake.messages import FIXTURES
 from worker.intake.providers import Result, Unreadable
 from worker.intake.providers.native import from_fields, parse
 from worker.intake.providers.reading import MAX_BODY
 
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 BY_HAND = {b"type": b"account.disabled", b"account": b"ada@example.com", b"id": b"42"}
 
 

@@ -1,16 +1,15 @@
 import json
 from copy import deepcopy
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent, Action, Certainty, Subject, dedup_key
+from tests.worker.intake.messages import FIXTURES
 from worker.intake.providers import PROVIDERS, Unreadable
 
 parse = PROVIDERS["okta"]
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 LOG_EVENT = json.loads((FIXTURES / "okta-log-unsuspend.json").read_bytes())
 
 

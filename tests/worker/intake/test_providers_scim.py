@@ -1,28 +1,21 @@
 """SCIM requests as clients really send them, in every form in which they are relayed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent, dedup_key
-from tests.worker.intake.test_providers_mapped import summary
-from worker.intake.providers import Unreadable, http_text, parse
+from tests.worker.intake.messages import FIXTURES, read, said
+from worker.intake.providers import PROVIDERS, http_text, parse
 
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 ADA = {":method": "PATCH", ":path": "/scim/v2/Users/u-42"}
 
 
 def results(headers: dict[str, str], message: Any) -> list[str]:
-    body = message if isinstance(message, bytes) else json.dumps(message).encode()
-    try:
-        found = parse("scim", headers, body)
-    except Unreadable as refusal:
-        return [refusal.code]
-    return [one.code if isinstance(one, Unreadable) else summary(one) for one in found]
+    return said(read(PROVIDERS["scim"], message, headers))
 
 
 def patch(*operations: Any) -> Any:
@@ -65,6 +58,7 @@ DISABLED, ENABLED = "disabled transition opaque:u-42", "enabled transition opaqu
           {"op": "replace", "path": "active", "value": False}], DISABLED),
         ([{"op": "replace", "path": "active", "value": False},
           {"op": "replace", "path": "active", "value": True}], ENABLED),
+        ([{"op": "replace", "value": [{"active": False}]}], DISABLED),
         ([{"op": "remove", "path": "active"}], "none hint opaque:u-42"),
         ([{"op": "replace", "path": "externalId", "value": "False"}], "none"),
         ([{"op": "replace", "path": 'emails[type eq "work"].value', "value": "a@b.example"}],
@@ -92,6 +86,7 @@ def test_patches(operations: list[Any], meaning: str) -> None:
         ("PUT", "/Users/u-42", {"active": False}, "disabled state opaque:u-42"),
         ("PUT", "/Users/u-42", {"active": "True"}, "enabled state opaque:u-42"),
         ("PUT", "/Users/u-42", {"displayName": "Ada"}, "none"),
+        ("PUT", "/Users/u-42", {"displayName": "Ada", "active": None}, "none"),
         ("POST", "/Users", {"userName": "ada@example.com", "active": True}, "none"),
         ("POST", "/Users", {"userName": "ada@example.com", "active": False},
          "disabled state email:ada@example.com"),
@@ -127,6 +122,32 @@ def test_a_delete_without_a_body() -> None:
     assert whole is not None
     assert results(*whole) == ["deleted transition opaque:u-42"]
     assert results({}, b"") == ["empty_body"]
+
+
+def test_a_body_that_is_null_is_none() -> None:
+    assert results({":method": "DELETE", ":path": "/Users/u-42"}, b"null") == [
+        "deleted transition opaque:u-42"
+    ]
+    assert results({":method": "DELETE"}, b"null") == ["not_an_object"]
+
+
+OFF = patch({"op": "replace", "path": "active", "value": False})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"Method": "PATCH", "Path": "/Users/u-42", "Body": OFF},
+        {"httpMethod": "PATCH", "path": "/Users/u-42", "body": json.dumps(OFF), "headers": None},
+        {"method": "POST", "path": "/Users/u-42", "body": OFF,
+         "headers": {"X-HTTP-Method-Override": "PATCH"}},
+        {"schemas": ["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],
+         "operations": [{"Method": "PATCH", "Path": "/Users/u-42", "Data": OFF}]},
+        {"OPERATIONS": [{"method": "PATCH", "path": "/Users/u-42", "data": OFF}]},
+    ],
+)  # fmt: skip
+def test_names_have_no_case(message: Any) -> None:
+    assert results({}, message) == [DISABLED]
 
 
 @pytest.mark.parametrize(

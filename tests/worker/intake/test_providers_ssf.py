@@ -3,17 +3,15 @@
 import base64
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.events import AccountEvent, dedup_key
-from tests.worker.intake.test_providers_mapped import summary
+from tests.worker.intake.messages import fixture, read, said, summary
 from worker.intake.providers import Effect, Unreadable, parser
 from worker.intake.providers.ssf import parse
 
-FIXTURES = Path(__file__).parents[2] / "fixtures/events"
 RISC = "https://schemas.openid.net/secevent/risc/event-type/"
 CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
 SSF = "https://schemas.openid.net/secevent/ssf/event-type/"
@@ -29,22 +27,13 @@ def token(type: str = RISC + "account-disabled", content: Any = None, **claims: 
 
 
 def results(message: Any) -> list[str]:
-    body = message if isinstance(message, bytes) else json.dumps(message).encode()
-    try:
-        found = parse({}, body)
-    except Unreadable as refusal:
-        return [refusal.code]
-    return [one.code if isinstance(one, Unreadable) else summary(one) for one in found]
+    return said(read(parse, message))
 
 
 def one(message: Any) -> AccountEvent:
     [event] = parse({}, json.dumps(message).encode())
     assert isinstance(event, AccountEvent)
     return event
-
-
-def fixture(name: str) -> Any:
-    return json.loads((FIXTURES / f"{name}.json").read_bytes())
 
 
 def part(value: Any) -> bytes:
@@ -90,6 +79,8 @@ def test_what_a_token_means(name: str, meaning: str) -> None:
         ("https://idp.example/secevent/risc/event-type/account-disabled", {},
          "disabled transition"),
         (RISC + "account-disabled", None, "disabled transition"),
+        (RISC + "account-disabled/", {}, "disabled transition"),
+        (RISC.replace("risc", "RISC") + "Account-Purged", {}, "deleted transition"),
         (RISC + "account-disabled", "text", "disabled transition"),
         (SCIM + "prov:delete", {}, "deleted transition"),
     ],
@@ -271,6 +262,68 @@ def test_new_identifiers() -> None:
     )
     bad = token(RISC + "identifier-changed", {"new-value": "no address"})
     assert results(bad) == ["bad_account"]
+
+
+IDS = {"format": "iss_sub", "iss": ISSUER, "sub": "u-42"}
+
+
+@pytest.mark.parametrize("type", ["identifier-changed", "identifier-recycled"])
+@pytest.mark.parametrize(
+    ("identifier", "meaning"),
+    [
+        # The id beside an address is no address: it stays its account's, whatever is said of that.
+        ({**IDS, "email": "ada@example.com"}, "identity_changed transition email:ada@example.com"),
+        ({"format": "aliases", "identifiers": [IDS, EMAIL]},
+         "identity_changed transition email:ada@example.com"),
+        ({"format": "account", "uri": "acct:ada@example.com"},
+         "identity_changed transition uri:acct:ada@example.com"),
+        (IDS, "none hint"),
+        ({"format": "opaque", "id": "u-42"}, "none hint"),
+    ],
+)  # fmt: skip
+def test_only_a_name_can_change_hands(type: str, identifier: Any, meaning: str) -> None:
+    event = one(token(RISC + type, {"new-value": "x@y.example"}, sub_id=identifier))
+    assert summary(event).split(" opaque:")[0].split(" iss_sub:")[0] == meaning
+    has_new = type == "identifier-changed" and "email" in meaning
+    assert (event.new_subject is not None) == has_new
+
+
+@pytest.mark.parametrize(
+    ("type", "claims", "meaning"),
+    [
+        ("prov:deactivate", {"sub_id": {"uri": "/Users/u-42"}}, "disabled transition opaque:u-42"),
+        ("prov:deactivate", {"sub_id": {"format": "uri", "uri": "https://a.example/v2/Users/u-42"}},
+         "disabled transition opaque:u-42"),
+        ("prov:delete", {"sub_id": None, "sub": "https://a.example/v2/Users/u-42"},
+         "deleted transition opaque:u-42"),
+        ("prov:delete", {"sub_id": None, "sub": "https://a.example/v2/Groups/g-1"}, "none"),
+        ("prov:delete", {"sub_id": {"uri": "/Groups/g-1"}}, "none"),
+        ("prov:delete", {"sub_id": {"format": "opaque", "id": "u-42"}},
+         "deleted transition opaque:u-42"),
+    ],
+)  # fmt: skip
+def test_the_user_of_a_scim_event_is_the_id_at_the_end(
+    type: str, claims: Any, meaning: str
+) -> None:
+    assert results(token(SCIM + type, **claims)) == [meaning]
+
+
+@pytest.mark.parametrize(
+    ("claims", "content", "time"),
+    [
+        ({"iat": 0}, {}, None),
+        ({"iat": 0, "toe": 1795162501}, {"event_timestamp": 0}, 1795162501),
+        ({"iat": 1795162500}, {"event_timestamp": 0}, 1795162500),
+    ],
+)
+def test_zero_is_a_time_that_was_never_set(claims: Any, content: Any, time: int | None) -> None:
+    found = one(token(content=content, **claims)).occurred_at
+    assert found == (time and datetime.fromtimestamp(time, UTC))
+
+
+def test_the_stream_of_an_older_draft_can_stand_still_too() -> None:
+    older = SSF.replace("/ssf/", "/sse/") + "stream-updated"
+    assert results(token(older, {"status": "paused"})) == ["none hint"]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ SIGNED = {
         "gitguardian-signature": "sha256=" + hexed(SECONDS + SECRET, BODY),
         "timestamp": SECONDS,
     },
+    "wso2": {"x-wso2-event-signature": "sha256=" + hexed(SECRET, BODY)},
     "okta": {"authorization": SECRET},
     "gitlab": {"x-gitlab-token": SECRET},
     "auth0": {"authorization": f"Bearer {SECRET}"},

@@ -268,6 +268,17 @@ def test_a_key_signs_by_its_own_algorithm_only(idp: Site) -> None:
     assert why(verify, {}, signed(alg="RS256"))
 
 
+def test_a_key_without_a_name_may_be_the_one_that_is_named(idp: Site) -> None:
+    nameless = {**proofs.rsa_jwk(proofs.RSA), "use": None}
+    del nameless["kid"]
+    verify = jws(idp, idp.keys({"keys": [nameless]}))
+    assert why(verify, {}, signed(kid="whatever")) is None
+    assert "signature is wrong" in str(why(verify, {}, signed(proofs.OTHER_RSA, kid="whatever")))
+    # One that has this name goes before it.
+    both = jws(idp, idp.keys({"keys": [nameless, proofs.rsa_jwk(proofs.OTHER_RSA, "two")]}))
+    assert "signature is wrong" in str(why(both, {}, signed(kid="two")))
+
+
 def test_any_type_where_the_source_says_so(idp: Site) -> None:
     verify = jws(idp, idp.keys(JWKS), 'typ = "any"')
     assert why(verify, {}, signed(typ=None)) is None

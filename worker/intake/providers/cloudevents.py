@@ -97,10 +97,11 @@ def _inside(envelope: Mapping[str, Any], headers: Mapping[str, str], type: str) 
 def _inner_headers(envelope: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, str]:
     """Without the envelope's own. A subject that is a path says which resource is meant."""
     inner = {name: value for name, value in headers.items() if not name.startswith(_PREFIXES)}
-    inner.pop("content-type", None)
+    for name in ("content-type", ":method", ":path"):  # of the request that brought the envelope
+        inner.pop(name, None)
     subject = envelope.get("subject")
     if isinstance(subject, str) and "/" in subject:
-        inner.setdefault(":path", subject)
+        inner[":path"] = subject
     return inner
 
 

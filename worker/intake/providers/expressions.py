@@ -8,11 +8,13 @@ and `lower(text)`. Each gives null for anything it cannot read.
 import base64
 import binascii
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any
 from urllib.parse import unquote
 
 import jmespath  # type: ignore[import-untyped]
 from jmespath import exceptions, functions
+from jmespath.lexer import Lexer  # type: ignore[import-untyped]
 from pydantic import BeforeValidator
 
 from . import reading
@@ -50,6 +52,10 @@ class _Functions(functions.Functions):  # type: ignore[misc]
         return text.lower() if isinstance(text, str) else None
 
 
+_COMPARATORS = ("eq", "ne", "lt", "lte", "gt", "gte")
+_WORDS = ("true", "false")
+"""`null` is left out: no member has that name, so comparing with it does what is meant."""
+
 _OPTIONS = jmespath.Options(custom_functions=_Functions())
 
 
@@ -83,11 +89,13 @@ def _compiled(value: object) -> Compiled:
     except exceptions.JMESPathError as error:
         raise ValueError(
             f"not JMESPath ({str(error).splitlines()[0]}): see jmespath.org, and put names with "
-            'signs such as - into double quotes, like "user-id"'
+            'signs such as - into double quotes, like "user-id", texts into single ones, and '
+            "numbers, true and false into backticks"
         ) from None
     except RecursionError:
         raise ValueError("the expression is nested too deeply: simplify it") from None
     _check_functions(parsed.parsed)
+    _check_comparisons(value)
     return Compiled(value, parsed)
 
 
@@ -104,6 +112,25 @@ def _check_functions(node: Any) -> None:
     for child in node.get("children", ()):
         if isinstance(child, dict):
             _check_functions(child)
+
+
+def _check_comparisons(expression: str) -> None:
+    """What reads like a value may be the name of a member: never there, and so never equal."""
+    tokens = list(Lexer().tokenize(expression))
+    for sign, right in pairwise(tokens):
+        if sign["type"] not in _COMPARATORS:
+            continue
+        name = right["value"]
+        if right["type"] == "quoted_identifier":
+            raise ValueError(
+                f'"{name[:60]}" after {sign["value"]} is the name of a member: put a text into '
+                f'single quotes, and a name that is meant into @."{name[:60]}"'
+            )
+        if right["type"] == "unquoted_identifier" and name.lower() in _WORDS:
+            raise ValueError(
+                f"{name} after {sign['value']} is the name of a member: put the value into "
+                f"backticks, like `{name.lower()}`, and a text into single quotes"
+            )
 
 
 Expression = Annotated[Compiled, BeforeValidator(_compiled)]

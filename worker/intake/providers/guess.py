@@ -15,6 +15,7 @@ _HEADERS = {
     "gitguardian-signature": "gitguardian",
     "x-fusionauth-signature-jwt": "fusionauth",
     "x-keycloak-signature": "keycloak",
+    "x-wso2-event-signature": "wso2",
 }
 
 
@@ -29,13 +30,18 @@ def provider_of(headers: Mapping[str, str], body: bytes) -> tuple[str, str] | No
             return provider, f"it has the header {name}"
     if http_text.parsed(body) is not None:
         return "scim", "it is the text of an HTTP request"
-    if subjects.scim_path(headers.get(":path"))[0] in ("users", "groups"):
+    found = _by_content(headers, _first(body))
+    if found is None and subjects.scim_path(headers.get(":path"))[0] in ("users", "groups"):
         return "scim", "its path is that of a SCIM resource"
+    return found
+
+
+def _first(body: bytes) -> Any:
+    """The JSON value of a body, or of its first line; None where there is none."""
     try:
-        message = reading.json_value(body)
+        return reading.json_value((reading.json_lines(body) or [body])[0])
     except Unreadable:
         return None
-    return _by_content(headers, message)
 
 
 def mapped(headers: Mapping[str, str], message: Any) -> str | None:

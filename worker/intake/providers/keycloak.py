@@ -3,7 +3,8 @@
 The account is the id in `resourcePath`, never `authDetails`, which names the administrator. An
 UPDATE says how the user stands after some change, so it reports a state. How the user stands is
 in `representation`, a JSON string that is only there where the realm records it ("Include
-representation"); without it an UPDATE is a hint that something may have changed.
+representation"); without it an UPDATE is a hint that something may have changed. Today's Keycloak
+says in `details` that `enabled` has changed, from what to what: that is a transition.
 
 Of the events of users themselves two end an account: its deletion by its owner, and the lasting
 lock after failed sign-ins, with which Keycloak itself sets `enabled` to false.
@@ -48,7 +49,7 @@ def _admin_event(raw: Any) -> list[Result]:
         return [values.without_effect(raw_type, _id(event), time)]
     account = values.needed_text(user_id, "users/{id} in resourcePath", "missing_account", _MEND)
     user = _representation(event.get("representation"))
-    action, certainty = _effect(operation, user)
+    action, certainty = _effect(operation, user, event.get("details"))
     return [
         AccountEvent(
             action=action,
@@ -97,7 +98,8 @@ def _type(event: Mapping[str, Any]) -> str:
         "missing_type",
         _MEND,
     )
-    return values.needed_text(f"{resource}.{operation}", "operationType", "missing_type", _MEND)
+    both = f"{resource}.{operation}".upper()
+    return values.needed_text(both, "operationType", "missing_type", _MEND)
 
 
 def _user_path(path: Any) -> tuple[str | None, bool]:
@@ -123,8 +125,19 @@ def _representation(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _effect(operation: str, user: Mapping[str, Any]) -> tuple[Action, Certainty]:
-    match operation, user.get("enabled"):
+def _truth(value: Any) -> bool | None:
+    """A boolean, also where it is a text; None for anything else."""
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _effect(operation: str, user: Mapping[str, Any], details: Any) -> tuple[Action, Certainty]:
+    before = _truth(values.member(details, "previous_enabled"))
+    after = _truth(values.member(details, "updated_enabled"))
+    if operation == "UPDATE" and {before, after} == {True, False}:
+        return (Action.ENABLED if after else Action.DISABLED), Certainty.TRANSITION
+    match operation, _truth(user.get("enabled")):
         case "DELETE", _:
             return Action.DELETED, Certainty.TRANSITION
         case "CREATE" | "UPDATE", False:

@@ -7,6 +7,7 @@ its SHA-256, and what is kept of a message that could not be read holds no token
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from models.events import AccountEvent, Action
 
@@ -20,12 +21,20 @@ def parse(
     headers: Mapping[str, str], body: bytes, webhooks: mapping.Mapping | None = None
 ) -> list[Result]:
     """The events of a webhook, or those of an array of alerts, one for each token."""
+    body = _unwrapped(body)
     message = reading.json_value(body)
     if isinstance(message, list):
         return reading.each(message, _alert)
     if isinstance(message, dict) and ("token" in message or "token_sha256" in message):
         return [_alert(message)[0]]
     return (webhooks or mapping.shipped()["github"]).parse(headers, body)
+
+
+def _unwrapped(body: bytes) -> bytes:
+    """The JSON in a form (`payload=...`): what GitHub's webhooks send unless they are told else."""
+    if not body.startswith(b"payload=") or len(body) > reading.MAX_BODY:
+        return body
+    return unquote_to_bytes(body.removeprefix(b"payload=").replace(b"+", b" "))
 
 
 def is_alert(message: Any) -> bool:

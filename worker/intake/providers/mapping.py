@@ -38,13 +38,21 @@ def _words(value: object) -> object:
     """The values of a state as text: `true` and `"true"` are the same word."""
     if not isinstance(value, list | tuple):
         raise ValueError("write a list of the state's values")
-    return tuple(_word(one) for one in value)
+    words = tuple(_word(one) for one in value)
+    if None in words:
+        raise ValueError("a state's values are texts, whole numbers, true and false")
+    return words
 
 
 def _word(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value).strip().lower() if isinstance(value, str | int) else None
+
+
+def _holds(found: Any) -> bool:
+    """Whether a condition holds; the text of a false is as good as it."""
+    return bool(found) and _word(found) != "false"
 
 
 class Name(BaseModel):
@@ -55,6 +63,12 @@ class Name(BaseModel):
     value: Expression
     format: Annotated[str, BeforeValidator(_format)] = "opaque"
     issuer: Expression | None = None
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "Name":
+        if self.format == "iss_sub" and self.issuer is None:
+            raise ValueError("iss_sub needs an issuer: an expression for whose name it is")
+        return self
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -91,6 +105,12 @@ class Effect(BaseModel):
             raise ValueError("write either an action, or a state with its values")
         if self.state is not None and not (self.disabled or self.enabled):
             raise ValueError("a state needs the values that mean disabled, or enabled")
+        if self.state is None and (self.disabled or self.enabled or self.changed):
+            raise ValueError("only a state has values, and a condition `changed`")
+        if self.state is not None and "certainty" in self.model_fields_set:
+            raise ValueError("a state says by `changed` when it is a transition: remove certainty")
+        if both := set(self.disabled) & set(self.enabled):
+            raise ValueError(f"{min(both)!r} cannot mean disabled and enabled: remove it from one")
         if self.new is not None and self.action is not Action.IDENTITY_CHANGED:
             raise ValueError("only identity_changed has a new name")
         return self
@@ -100,7 +120,7 @@ class Effect(BaseModel):
         if self.state is None:
             return self.action or Action.NONE, self.certainty
         word = _word(self.state(scope))
-        changed = self.changed is not None and bool(self.changed(scope))
+        changed = self.changed is not None and _holds(self.changed(scope))
         certainty = Certainty.TRANSITION if changed else Certainty.STATE
         if word in self.disabled:
             return Action.DISABLED, certainty
@@ -113,6 +133,18 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _names(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError('write a list of tables, like [{ value = "user.id" }]')
+    return value
+
+
+def _by_type(value: object) -> object:
+    if not isinstance(value, AnyMapping):
+        raise ValueError('write a table of what each type does, like { LEFT = "disabled" }')
+    return value
+
+
 class Mapping(BaseModel):
     """How the messages of one producer are read. `docs/adding-a-provider.md` explains each."""
 
@@ -121,11 +153,11 @@ class Mapping(BaseModel):
     members: Expression | None = None
     parts: Expression | None = None
     type: Expression
-    types: dict[str, Effect] = Field(min_length=1)
+    types: Annotated[dict[str, Effect], BeforeValidator(_by_type)] = Field(min_length=1)
     other: Literal["none", "refused"] = "none"
     success: Expression | None = None
     accounts: Expression | None = None
-    account: tuple[Name, ...] = ()
+    account: Annotated[tuple[Name, ...], BeforeValidator(_names)] = ()
     digest: Expression | None = None
     id: Annotated[tuple[Expression, ...], BeforeValidator(_several)] = ()
     time: Expression | None = None
@@ -145,7 +177,12 @@ class Mapping(BaseModel):
         return self
 
     def parse(self, headers: Headers, body: bytes) -> list[Result]:
-        """The events of one message, or of a batch, member by member."""
+        """The events of one message, or of a batch (an array, or JSON Lines), member by member."""
+        lines = reading.json_lines(body)
+        if lines is not None:
+            return reading.each(
+                lines, lambda line: self._message(headers, reading.json_value(line))
+            )
         message = reading.json_value(body)
         if isinstance(message, list):
             return reading.each(message, lambda one: self._message(headers, one))
@@ -200,7 +237,7 @@ class Mapping(BaseModel):
                 "unknown_type",
                 f"the type {values.quoted(raw_type)} is unknown; name it in the mapping's types",
             )
-        succeeded = self.success is None or bool(self.success(scope))
+        succeeded = self.success is None or _holds(self.success(scope))
         if effect is None or not succeeded:
             return [self._without_effect(scope, raw_type)]
         action, certainty = effect(scope)

@@ -24,6 +24,7 @@ MAX_MEMBERS = 1000
 MAX_DIGITS = 400
 """Digits of a whole number. Ids may exceed 64 bits; Python refuses to read over 4,300 digits."""
 
+_LINE = re.compile(rb"\{.*\}")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -66,6 +67,17 @@ def json_value(body: bytes) -> Any:
         if isinstance(error, Unreadable):
             raise
         raise Unreadable("not_json", _why_not_json(error)) from None
+
+
+def json_lines(body: bytes) -> list[bytes] | None:
+    """The lines of JSON Lines, an object on each; None where the body is anything else.
+
+    No JSON value looks like that: between two objects of one there is a comma.
+    """
+    lines = [line.strip() for line in body[: MAX_BODY + 1].split(b"\n") if line.strip()]
+    if len(body) > MAX_BODY or len(lines) < 2 or not all(map(_LINE.fullmatch, lines)):
+        return None
+    return lines
 
 
 def _depth(body: bytes) -> int:
@@ -135,7 +147,10 @@ def an_object(value: Any) -> dict[str, Any]:
 
 
 def each(members: Sequence[Any], read: Callable[[Any], Sequence[Result]]) -> list[Result]:
-    """Read the events of a batch one by one: the bad ones do not take the good ones with them."""
+    """Read the events of a batch one by one: the bad ones do not take the good ones with them.
+
+    A member is a value that was read, or bytes which were not.
+    """
     if not members:
         raise Unreadable("no_events", "the batch is empty; send at least one event")
     if len(members) > MAX_MEMBERS:
@@ -147,5 +162,6 @@ def each(members: Sequence[Any], read: Callable[[Any], Sequence[Result]]) -> lis
         try:
             results.extend(read(member))
         except Unreadable as error:
-            results.append(Unreadable(error.code, error.message, as_json(member)))
+            raw = member if isinstance(member, bytes) else as_json(member)
+            results.append(Unreadable(error.code, error.message, raw))
     return results

@@ -19,6 +19,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _USER_SCHEMAS = ("urn:ietf:params:scim:schemas:core:2.0:user", "urn:scim:schemas:core:1.0")
 _PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:patchop"
 _BULK = ("urn:ietf:params:scim:api:messages:2.0:bulkrequest", "urn:scim:schemas:core:1.0:bulk")
+_METHOD_NAMES = ("method", "httpmethod")
 _METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -44,29 +45,39 @@ def parse(headers: Mapping[str, str], body: bytes) -> list[Result]:
     message = reading.json_value(body)
     if isinstance(message, list):
         return reading.each(message, lambda one: _message(method, path, one))
-    return _message(method, path, message)
+    bodiless = message is None and method is not None and path is not None
+    return _message(method, path, {} if bodiless else message)
 
 
 def _message(method: str | None, path: str | None, message: Any) -> list[Result]:
     members = reading.an_object(message)
     if ssf.is_token(members):
         return ssf.parse({}, reading.as_json(members))
-    if isinstance(members.get("method"), str):
-        return _enveloped(members)
-    operations = members.get("Operations")
-    bulk = isinstance(operations, list) and any(values.member(one, "method") for one in operations)
-    if isinstance(operations, list) and (bulk or _has_schema(members, *_BULK)):
-        return reading.each(operations, lambda one: _enveloped(reading.an_object(one)))
+    small = scim_active.small(members)
+    if any(isinstance(small.get(name), str) for name in _METHOD_NAMES):
+        return _enveloped(small)
+    operations = small.get("operations")
+    bulk = isinstance(operations, list) and any(map(_is_request, operations))
+    if isinstance(operations, list) and (bulk or _has_schema(small, *_BULK)):
+        return reading.each(
+            operations, lambda one: _enveloped(scim_active.small(reading.an_object(one)))
+        )
     return _request(method or _guessed(members), path, members)
 
 
+def _is_request(operation: Any) -> bool:
+    return isinstance(operation, Mapping) and "method" in scim_active.small(operation)
+
+
 def _enveloped(members: Mapping[str, Any]) -> list[Result]:
-    """A request as an object, as bulk requests and relays write it."""
+    """A request as an object, as bulk requests and relays write it; its names in small letters."""
     path = next((members[name] for name in ("path", "url", "uri") if name in members), None)
     content: Any = next((members[name] for name in ("data", "body") if members.get(name)), {})
     if isinstance(content, str):
         content = reading.json_value(content.encode("utf-8", "replace"))
-    method = members.get("method")
+    method = next((members[name] for name in _METHOD_NAMES if members.get(name)), None)
+    if isinstance(headers := members.get("headers"), Mapping):
+        method = scim_active.small(headers).get("x-http-method-override") or method
     if not isinstance(method, str) or (path is not None and not isinstance(path, str)):
         raise Unreadable("wrong_type", "method and path must be strings; send the request's own")
     return _request(method, path, reading.an_object(content))

@@ -23,7 +23,7 @@ _WRAPPINGS = 8
 
 def of_patch(body: Mapping[str, Any]) -> Effect:
     """Of a PATCH: SCIM 2.0 with Operations, or SCIM 1.1 with the attributes themselves."""
-    operations = _small(body).get("operations")
+    operations = small(body).get("operations")
     if operations is None:
         return _transition(_active(body))
     if not isinstance(operations, list):
@@ -36,8 +36,12 @@ def of_patch(body: Mapping[str, Any]) -> Effect:
 
 
 def of_resource(body: Mapping[str, Any], *, created: bool = False) -> Effect:
-    """Of a whole user: how it stands. A new user who is active is no change."""
-    match _active(body):
+    """Of a whole user: how it stands. A new user who is active is no change.
+
+    An attribute that is null is one that the user does not have (RFC 7643, 2.5).
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    match _active(given):
         case False:
             return Action.DISABLED, Certainty.STATE
         case True if not created:
@@ -57,7 +61,7 @@ def _of_operation(operation: Any) -> Effect | None:
     """Of one operation; None where it says nothing about `active`."""
     if not isinstance(operation, Mapping):
         raise Unreadable("not_an_object", "an operation must be a JSON object; send SCIM's PatchOp")
-    members = _small(operation)
+    members = small(operation)
     op, path, value = members.get("op"), members.get("path"), members.get("value")
     kind = op.strip().lower() if isinstance(op, str) else ""
     if path is not None and not isinstance(path, str):
@@ -70,6 +74,8 @@ def _of_operation(operation: Any) -> Effect | None:
             return UNCLEAR if named == "active" else None
         if named == "active":
             return _transition(_truth(value))
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if kind == "remove" or not isinstance(value, Mapping):
         return None
     found = _active(value)
@@ -111,7 +117,7 @@ def _truth(value: Any) -> bool:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         elif isinstance(value, Mapping) and len(value) <= 3:
-            inner = _small(value)
+            inner = small(value)
             value = inner.get("value", inner.get("active"))
         else:
             break
@@ -126,8 +132,11 @@ def _truth(value: Any) -> bool:
     return word == "true"
 
 
-def _small(members: Mapping[str, Any]) -> dict[str, Any]:
-    """The members by their names in small letters: SCIM's names have no case."""
+def small(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The members by their names in small letters: SCIM's names have no case.
+
+    Unreadable (`duplicate_members`) where a name stands there in two spellings, with two values.
+    """
     found: dict[str, Any] = {}
     for name, value in members.items():
         if name.lower() in found and value != found[name.lower()]:

@@ -29,15 +29,16 @@ ACTIONS = {
 }
 """Events of RISC by their names, whoever's `.../secevent/risc/event-type/` they are in."""
 
-_RISC = re.compile(r"https?://[^/]+/secevent/risc/event-type/([a-z-]+)")
+_RISC = re.compile(r"https?://[^/]+/secevent/risc/event-type/([a-z-]+)/?", re.IGNORECASE)
 _STREAM_UPDATED = re.compile(
-    r"https?://schemas\.openid\.net/secevent/ssf/event-type/stream-updated"
+    r"https?://schemas\.openid\.net/secevent/(?:ssf|sse)/event-type/stream-updated"
 )
 _WITHOUT_EFFECT = re.compile(
     r"https?://(schemas\.openid\.net|schemas\.login\.gov|schemas\.okta\.com)/secevent/.+"
     r"|https://accounts\.google\.com/risc/.+"
 )
 _SCIM = re.compile(r"urn:ietf:params:(?:scim:event|event:scim):([a-z:]+)", re.IGNORECASE)
+_OWN_IDS = ("iss_sub", "opaque", "external_id", "account")
 _MEND = "send the security event token unchanged"
 
 
@@ -95,7 +96,11 @@ def _event(
     event_id = values.text(jti, "jti")
     if shared and event_id is not None:
         event_id = values.text(f"{event_id}#{raw_type}", "jti")
-    subject = None if action is Action.NONE else _subject(claims, content)
+    subject = None if action is Action.NONE else _subject(raw_type, claims, content)
+    if action is Action.IDENTITY_CHANGED and subject is not None:
+        subject = _address(subject)
+        if subject is None:
+            action, certainty = scim_active.UNCLEAR
     return AccountEvent(
         action=action,
         certainty=certainty,
@@ -119,8 +124,8 @@ def _effect(
         return actions[raw_type]({**content, "_claims": dict(claims)})
     if match := _SCIM.fullmatch(raw_type):
         return _scim_effect(match[1].lower(), claims, content)
-    if (match := _RISC.fullmatch(raw_type)) and match[1] in ACTIONS:
-        return ACTIONS[match[1]], Certainty.TRANSITION
+    if (action := ACTIONS.get(_risc_name(raw_type))) is not None:
+        return action, Certainty.TRANSITION
     if _STREAM_UPDATED.fullmatch(raw_type):
         # Nothing about anybody, but as long as it stands, nobody's events arrive: a person's task.
         stands = content.get("status") == "enabled"
@@ -134,12 +139,17 @@ def _effect(
     )
 
 
+def _risc_name(raw_type: str) -> str:
+    """What RISC calls this type of event; empty where it is none of RISC's."""
+    match = _RISC.fullmatch(raw_type)
+    return match[1].lower() if match else ""
+
+
 def _scim_effect(
     event: str, claims: Mapping[str, Any], content: Mapping[str, Any]
 ) -> scim_active.Effect:
     """Feeds, groups and signals have none: leaving a feed is not the end of an account."""
-    identifier = claims.get("sub_id")
-    kind, _ = subjects.scim_path(values.member(identifier, "uri"))
+    kind, _ = subjects.scim_path(values.member(_scim_identifier(claims), "uri"))
     if kind == "groups":
         return scim_active.NO_EFFECT
     data = content.get("data")
@@ -166,7 +176,8 @@ def _time(claims: Mapping[str, Any], content: Mapping[str, Any]) -> Any:
     """When it happened, as well as the token says: it may have been issued much later."""
     times = (content.get("event_timestamp"), content.get("occurred_at"), claims.get("toe"),
              claims.get("iat"))  # fmt: skip
-    return next((time for time in times if time is not None), None)
+    # Zero is what a time is that was never set.
+    return next((time for time in times if time), None)
 
 
 def _reason(content: Mapping[str, Any]) -> str | None:
@@ -178,9 +189,9 @@ def _reason(content: Mapping[str, Any]) -> str | None:
     return values.note(": ".join(part for part in (status, reason) if part))
 
 
-def _subject(claims: Mapping[str, Any], content: Mapping[str, Any]) -> Subject:
+def _subject(raw_type: str, claims: Mapping[str, Any], content: Mapping[str, Any]) -> Subject:
     issuer = claims.get("iss") if isinstance(claims.get("iss"), str) else None
-    identifier = claims.get("sub_id")
+    identifier = _scim_identifier(claims) if _SCIM.fullmatch(raw_type) else claims.get("sub_id")
     if identifier is None:
         identifier = content.get("subject")
     if identifier is None and claims.get("sub") is not None:
@@ -188,12 +199,28 @@ def _subject(claims: Mapping[str, Any], content: Mapping[str, Any]) -> Subject:
     return subjects.of_identifier(identifier, issuer)
 
 
+def _scim_identifier(claims: Mapping[str, Any]) -> Any:
+    """The subject of a SCIM Event, where its `uri`, or the URL in `sub`, is that of a resource."""
+    identifier = claims.get("sub_id")
+    uri = claims.get("sub") if identifier is None else values.member(identifier, "uri")
+    if subjects.scim_path(uri)[1] is None:
+        return identifier
+    known = identifier if isinstance(identifier, Mapping) else {}
+    return {**known, "format": "scim", "uri": uri}
+
+
+def _address(subject: Subject) -> Subject | None:
+    """The name that can change hands: RISC means an address or a number, never the id beside it."""
+    names = (subject.model_copy(update={"aliases": ()}), *subject.aliases)
+    return next((name for name in names if name.format not in _OWN_IDS), None)
+
+
 def _new_subject(
     raw_type: str, subject: Subject | None, content: Mapping[str, Any]
 ) -> Subject | None:
     """The new value of the same identifier, where it has one and says it."""
     value = content.get("new-value", content.get("new_value"))
-    if subject is None or value is None or not raw_type.endswith("/identifier-changed"):
+    if subject is None or value is None or _risc_name(raw_type) != "identifier-changed":
         return None
     if isinstance(value, dict):
         return subjects.of_identifier(value)

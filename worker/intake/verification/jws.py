@@ -158,10 +158,14 @@ class FusionAuthVerifier:
 
 
 def _candidates(keys: PublicKeys[Sequence[NamedKey]], token: Token) -> Sequence[NamedKey]:
-    """The keys that may have signed it: the one it names, or each that fits if it names none."""
+    """The keys that may have signed it: the one it names, or each that fits if it names none.
+
+    A key without a name may be the one that is named.
+    """
 
     def look(known: Sequence[NamedKey]) -> Sequence[NamedKey] | None:
-        return [one for one in known if token.kid is None or one.kid == token.kid] or None
+        named = [one for one in known if token.kid is None or one.kid == token.kid]
+        return named or [one for one in known if one.kid is None] or None
 
     return keys.find(look)
 
@@ -185,7 +189,7 @@ def key_set(raw: bytes) -> Sequence[NamedKey]:
 
 
 def _named_key(entry: object) -> NamedKey | None:
-    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+    if not isinstance(entry, dict) or (entry.get("use") or "sig") != "sig":
         return None
     kind = (entry.get("kty"), entry.get("crv"))
     if kind not in _KINDS.values() or kind[0] == "oct" or not _strong(entry):
