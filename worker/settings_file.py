@@ -139,6 +139,10 @@ def _line(detail: ErrorDetails, given: Given) -> str | None:
     if variable in given.variables and (name in TABLES or not given.variables[variable].strip()):
         return None  # said already
     where = given.place(name, inner)
+    if detail["type"] == "extra_forbidden" and "mapping" in inner[:-1]:
+        return f"{where}: a mapping has no such member; docs/adding-a-provider.md lists them"
+    if detail["type"] == "model_type" and inner[-1:] == ["mapping"]:
+        return f"{where}: is not the name of a file but a table, as docs/adding-a-provider.md shows"
     if detail["type"] == "extra_forbidden":
         known = list(TABLES[name]) if name in TABLES else given.names
         return f"{where}: there is no such setting; {_nearest([name, *inner][-1], known)}"

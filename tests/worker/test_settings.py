@@ -181,6 +181,12 @@ def test_no_source_reads_what_keyturn_writes(monkeypatch: pytest.MonkeyPatch) ->
             SOURCE + 'trsut = "any"',
             "[sources.hr] trsut: there is no such setting; did you mean trust",
         ),
+        (
+            SOURCE.replace("native", "mapped") + '[sources.hr.mapping]\ntrust = []\ntype = "kind"\n'
+            'account = [{value = "id"}]\ntypes = {gone = "disabled"}',
+            "[sources.hr] mapping trust: a mapping has no such member; docs/adding-a-provider.md",
+        ),
+        (SOURCE.replace("native", "mapped") + 'mapping = "x.toml"', "not the name of a file but"),
         (SOURCE + 'trust = "all"', "[sources.hr] trust: not a trust: write 'any', 'restrictive'"),
         (SOURCE + "trust = []", "[sources.hr] trust: not a trust"),
         (SOURCE + 'trust = ["disable"]', "some of: disabled, enabled, deleted"),
