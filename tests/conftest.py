@@ -99,7 +99,8 @@ def _database(postgres: Postgres, template: str, secrets_dir: Path | None) -> It
     name = f"test_{next(_numbers)}"
     identifiers = {"name": sql.Identifier(name), "template": sql.Identifier(template)}
     with postgres.connect() as connection:
-        create = sql.SQL("CREATE DATABASE {name} TEMPLATE {template}")
+        # Without fsync, files are copied four times as fast as pages go through the log.
+        create = sql.SQL("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         connection.execute(create.format(**identifiers))
     if secrets_dir:
         postgres.set_for_database("keyturn.secrets_dir", str(secrets_dir), name)
