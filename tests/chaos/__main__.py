@@ -13,8 +13,10 @@ from pathlib import Path
 
 from tests.chaos.faults import kinds
 from tests.chaos.mailbox import Mailbox
+from tests.chaos.rotation_stories import ROTATIONS
 from tests.chaos.run import run, shown
 from tests.chaos.site import Site, directory
+from tests.chaos.stories import STORIES
 
 
 class _Broken(Exception):
@@ -31,7 +33,7 @@ def main() -> int:
         with directory() as home:
             sys.stderr.write(f"chaos on {given.broker}, seed {seed}, in {home.path}\n")
             with Site(home, given.broker, Mailbox()).started() as site:
-                card = run(site, given.minutes, seed, given.only)
+                card = run(site, given.minutes, seed, only=given.only, stories=given.stories)
             sys.stdout.write(card.text())
             if given.out:
                 given.out.write_text(card.as_json() + "\n")
@@ -53,11 +55,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--broker", choices=("valkey", "rabbitmq"), default="valkey")
     parser.add_argument("--seed", type=int, help="to repeat a run")
     parser.add_argument("--only", default="", help="only faults whose name has this in it")
+    parser.add_argument("--stories", default="", help="only these, with commas between them")
     parser.add_argument("--out", type=Path, help="a file for the scorecard in JSON")
     given = parser.parse_args()
     if not any(given.only in kind.name for kind in kinds(given.broker)):
         names = "\n  ".join(kind.name for kind in kinds(given.broker))
         parser.error(f"--only {given.only!r} fits no fault; these are all:\n  {names}")
+    known = {story.name for story in (*STORIES, *ROTATIONS)}
+    if given.stories and not known.issuperset(given.stories.split(",")):
+        parser.error(f"--stories {given.stories!r}: these are all: {', '.join(sorted(known))}")
     return given
 
 

@@ -10,7 +10,8 @@ from psycopg import sql
 
 from tests.chaos.site import Site
 
-_TOKEN: Final = re.compile(rb"[a-z][a-z0-9_]{0,23}_[0-9A-Za-z]{33}")
+_BODY: Final = re.compile(rb"_[0-9A-Za-z]{33}")
+"""A key's text from the end of its prefix on: what a fast search can begin with."""
 
 
 def forms(secret: bytes) -> Iterator[bytes]:
@@ -29,6 +30,7 @@ class Canaries:
         """`few` by their names, in all forms; texts of keys as they are, in hexadecimal, base64."""
         self._few = {form: name for name, secret in few.items() for form in forms(secret)}
         self._texts = {text.encode() for text in key_texts}
+        self._prefixes = {text.rindex(b"_") for text in self._texts}
         self._hidden = {form for text in self._texts for form in list(forms(text))[1:]}
         self._beginnings = {form[:4] for form in self._hidden}
         self._lengths = {len(form) for form in self._hidden}
@@ -40,9 +42,16 @@ class Canaries:
     def found(self, content: bytes) -> list[str]:
         """The names of those in `content`; of a key only that it is one."""
         names = {name for form, name in self._few.items() if form in content}
-        if any(token in self._texts for token in _tokens(content)) or self._is_hidden(content):
+        if self._is_there(content) or self._is_hidden(content):
             names.add("the text of a key")
         return sorted(names)
+
+    def _is_there(self, content: bytes) -> bool:
+        return any(
+            content[max(0, body.start() - prefix) : body.end()] in self._texts
+            for body in _BODY.finditer(content)
+            for prefix in self._prefixes
+        )
 
     def _is_hidden(self, content: bytes) -> bool:
         """Whether a key's text is there in hexadecimal or base64.
@@ -55,15 +64,6 @@ class Canaries:
             for place in re.finditer(re.escape(beginning), content)
             for length in self._lengths
         )
-
-
-def _tokens(content: bytes) -> Iterator[bytes]:
-    """Whatever has the form of a key, from every place where one may begin."""
-    for match in _TOKEN.finditer(content):
-        token = match[0]
-        yield token
-        for place in re.finditer(rb"[a-z]", token):
-            yield token[place.start() :]
 
 
 def of_site(site: Site, key_texts: Iterable[str]) -> Canaries:

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.chaos.ledger import Event, Ledger, Told
+from tests.chaos.ledger import LEAKED, Event, Ledger, Told
 from tests.chaos.site import Site
 from worker.app import DEAD, QUEUE, TASK_EVENT
 
@@ -47,6 +47,8 @@ class Far(Protocol):
 def message(event: Event) -> dict[str, Any]:
     """The native event."""
     said: dict[str, Any] = {"type": f"account.{event.action}", "account": event.account}
+    if event.action == LEAKED:
+        said = {"type": "key.leaked", "digest": event.digest}
     if event.named:
         said["id"] = event.name
     if event.sequence is not None:
@@ -80,6 +82,8 @@ class OnValkey:
         )
         self._site = site
         self._told: dict[str, Told] = {}
+        self._newest = "-"
+        """After which entry the next look begins."""
         self._flushed_dumps: list[tuple[str, bytes]] = []
         self._lock = threading.Lock()
 
@@ -93,36 +97,42 @@ class OnValkey:
 
     def flush(self) -> None:
         """What is in the streams and the flush itself are one transaction of the server's."""
-        self._flushed_dumps += list(self.dump())
+        self._flushed_dumps += self._keys()  # what was in the file of the log stays there
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.xrange(STREAM)
         pipeline.xrange(OUT)
         pipeline.flushall()
-        unread, outgoing, _ = pipeline.execute()
+        with self._lock:
+            unread, outgoing, _ = pipeline.execute()
+            self._note(outgoing)
+            self._newest = "-"
         self._ledger.flush(
             (_text(entry) for entry, _ in unread), (_named(fields) for _, fields in unread)
         )
-        self._note(outgoing)
 
     def told(self) -> Sequence[Told]:
-        self._note(self._redis.xrange(OUT))
         with self._lock:
+            self._note(self._redis.xrange(OUT, min=self._newest))
             return list(self._told.values())
 
     def dump(self) -> Iterator[tuple[str, bytes]]:
         yield from self._flushed_dumps
-        for key in self._redis.scan_iter():
-            with suppress(redis.RedisError):
-                yield f"Valkey's {_text(key)}", self._redis.dump(key) or b""
+        yield from self._keys()
         for file in sorted((self._site.home.path / "valkey").rglob("appendonly*")):
             if file.is_file():
                 yield f"Valkey's {file.name}", file.read_bytes()
 
+    def _keys(self) -> Iterator[tuple[str, bytes]]:
+        for key in self._redis.scan_iter():
+            with suppress(redis.RedisError):
+                yield f"Valkey's {_text(key)}", self._redis.dump(key) or b""
+
     def _note(self, entries: Any) -> None:
-        with self._lock:
-            for entry, fields in entries:
-                at = int(_text(entry).partition("-")[0]) / 1000
-                self._told.setdefault(_text(entry), _told(json.loads(fields[b"event"]), at, False))
+        for entry, fields in entries:
+            name = _text(entry)
+            at = int(name.partition("-")[0]) / 1000
+            self._told.setdefault(name, _told(json.loads(fields[b"event"]), at, False))
+            self._newest = f"({name}"
 
 
 class OnRabbitMQ:
@@ -207,6 +217,7 @@ class OnRabbitMQ:
     def _receive(self) -> None:
         made = Connection(self._url)
         lost = (*made.connection_errors, *made.channel_errors, OperationalError, OSError)
+        empty = time.time()
         while not self._stop.is_set():
             with (
                 suppress(*lost),
@@ -215,12 +226,13 @@ class OnRabbitMQ:
                 queue = self._queue(connection.default_channel)
                 while not self._stop.is_set():
                     if (got := queue.get()) is None:
+                        empty = time.time()
                         self._stop.wait(0.1)
                         continue
                     again = bool(got.delivery_info.get("redelivered"))
                     text = got.body if isinstance(got.body, str) else bytes(got.body).decode()
                     self._raw.append(text.encode())
-                    self._told.append(_told(json.loads(text), time.time(), again))
+                    self._told.append(_told(json.loads(text), time.time(), again, empty))
                     got.ack()
             self._stop.wait(0.3)
 
@@ -235,8 +247,13 @@ def far_side(site: Site, ledger: Ledger) -> Iterator[Far]:
         yield far
 
 
-def _told(event: Mapping[str, Any], at: float, redelivered: bool) -> Told:
-    return Told(event["id"], event["type"], tuple(event["data"]["key_ids"]), at, redelivered)
+def _told(
+    event: Mapping[str, Any], at: float, redelivered: bool, since: float | None = None
+) -> Told:
+    data = event["data"]
+    sealed = str(data.get("jwe", ""))
+    keys = tuple(data["key_ids"])
+    return Told(event["id"], event["type"], keys, at, redelivered, sealed, since)
 
 
 def _named(fields: Mapping[bytes, bytes]) -> str:

@@ -25,15 +25,17 @@ class Duplicate:
 
 def of_events(told: Iterable[Told], faults: Sequence[Fault]) -> list[Duplicate]:
     """Outgoing events that came twice with one id."""
-    by_id: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    by_id: dict[str, list[Told]] = defaultdict(list)
     for one in told:
-        by_id[one.id].append((one.at, one.redelivered))
+        by_id[one.id].append(one)
     found = []
-    for name, times in by_id.items():
-        times.sort()
-        for (first, _), (second, again) in pairwise(times):
-            cause = "the receiver lost its connection" if again else _cause(first, second, faults)
-            found.append(Duplicate(f"event {name}", first, second, cause))
+    for name, copies in by_id.items():
+        for first, second in pairwise(sorted(copies, key=lambda one: one.at)):
+            sent = first.at if first.since is None else first.since
+            cause = _cause(sent, second.at, faults)
+            if second.redelivered:
+                cause = "the receiver lost its connection"
+            found.append(Duplicate(f"event {name}", first.at, second.at, cause))
     return found
 
 

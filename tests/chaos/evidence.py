@@ -18,10 +18,7 @@ _KEYS: Final = """
         WHERE e.key_id = k.id AND e.version > 1 ORDER BY e.version)
     FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
 """
-_CAUSES: Final = """
-    SELECT why FROM keyturn.audit
-    WHERE key_id IS NULL AND action IN ('hold.placed', 'hold.lifted')
-"""
+_CAUSES: Final = "SELECT why FROM keyturn.audit WHERE action IN ('hold.placed', 'hold.lifted')"
 _ROTATIONS: Final = """
     SELECT a.email, r.state FROM keyturn.rotations r JOIN keyturn.accounts a ON a.id = r.account_id
     ORDER BY r.issued_at

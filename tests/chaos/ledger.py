@@ -8,10 +8,14 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-CUTS: Final = {"disabled": "disabled", "deleted": "deleted", "compromised": "compromised"}
-SOURCE: Final = "native"
+from tests.chaos.sinks import Found
+
+LEAKED: Final = "key_leaked"
+"""The action of an event that is about one key, and not about the account that has it."""
+CLOSED: Final = 0o600
 
 
 @dataclass(eq=False)
@@ -24,6 +28,8 @@ class Event:
     action: str
     sequence: int | None = None
     named: bool = True
+    digest: str = ""
+    """Of the key that leaked; of no other event."""
     published: float = 0.0
     """When the delivery that the broker acknowledged first began."""
     deliveries: list[str] = field(default_factory=list)
@@ -42,10 +48,15 @@ class Account:
     expires: bool = False
     """Its key ends within the run, and its owner is told."""
     texts: list[str] = field(default_factory=list)
-    rotation: str | None = None
-    """The state in which its one rotation must end."""
-    end: Mapping[str, str] = field(default_factory=dict)
+    rotations: Sequence[str] | None = None
+    """The states in which its rotations must end, and no others there; None where it is not about
+    rotations, and each key ends as the account's events ask for."""
+    end: dict[str, str] = field(default_factory=dict)
     """By the text of a key: the status it must end with, where that is not the account's."""
+    files: dict[Path, str] = field(default_factory=dict)
+    """What must be in which files, each closed to others."""
+    mails: int = 1
+    """How many mails of one subject its owner may get."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,11 @@ class Told:
     at: float
     redelivered: bool = False
     """The broker says that it hands it over again: the receiver's own connection was lost."""
+    sealed: str = ""
+    """The new key that it brings, as only its owner can read it."""
+    since: float | None = None
+    """When its queue was last seen empty: from then on it may have waited there for its receiver,
+    who was cut off as well. None where `at` is the time of its sending."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,8 @@ class Evidence:
     posted: Sequence[Posted] = ()
     valid: Mapping[str, bool] = field(default_factory=dict)
     """What `verify` says of each key's text."""
+    files: Mapping[Path, Found | None] = field(default_factory=dict)
+    """The files that the ledger names, as they are."""
     untold: int = 0
     """Outgoing messages that still wait."""
 
@@ -220,10 +238,12 @@ class Ledger:
         for key in evidence.keys:
             by_account[key.account].append(key)
         for account in list(self.accounts.values()):
-            if account.rotation is not None:
-                found = list(evidence.rotations.get(account.email, ()))
-                if found != [account.rotation]:
-                    findings.wrong.append(f"{account.email}: rotations {found}")
+            _judge_files(account, evidence, findings)
+            if account.rotations is not None:
+                found = sorted(evidence.rotations.get(account.email, ()))
+                if found != sorted(account.rotations):
+                    name = f"{account.email} ({account.story})"
+                    findings.wrong.append(f"{name}: rotations {found}, not {account.rotations}")
                 self._judge_texts(account, evidence, findings, None)
                 continue
             due = _status(account, arrived)
@@ -253,9 +273,9 @@ class Ledger:
         keys = Counter(key.account for key in evidence.keys)
         for (to, subject), found in ids.items():
             account = self.accounts.get(to)
-            if account is None or (keys[to] > 1 and account.rotation is None):
+            if account is None or (keys[to] > 1 and account.rotations is None):
                 continue  # a key more than planned: its answer was lost, and it has its own mails
-            if len(found) > 1:
+            if len(found) > account.mails:
                 findings.doubled.append(f"{len(found)} mails {subject!r} to {to}")
         ended = {to for to, subject in ids if "has expired" in subject}
         for account in list(self.accounts.values()):
@@ -294,6 +314,18 @@ def _status(account: Account, arrived: set[str]) -> str:
     return "disabled" if last.action == "disabled" else "active"
 
 
+def _judge_files(account: Account, evidence: Evidence, findings: Findings) -> None:
+    """A new key that was handed over is still there, and nobody else may read it."""
+    for file, text in account.files.items():
+        found, name = evidence.files.get(file), f"{account.email} ({account.story}): {file.name}"
+        if found is None:
+            findings.lost.append(f"{name} is not there")
+        elif found.mode != CLOSED:
+            findings.wrong.append(f"{name} has mode {found.mode:o}")
+        elif found.text != text:
+            findings.wrong.append(f"{name} has another key than the one that was handed over")
+
+
 def _judge_outgoing(evidence: Evidence, findings: Findings) -> None:
     """Each change of a key's status that is told is told in one event, and the event arrives."""
     kinds = {"disabled": "key.disabled", "active": "key.enabled", "expired": "key.expired"}
@@ -301,6 +333,9 @@ def _judge_outgoing(evidence: Evidence, findings: Findings) -> None:
     for one in evidence.told:
         for key in one.keys:
             ids[key, one.type].add(one.id)
+    for (key, kind), sent in ids.items():
+        if kind == "key.sealed" and len(sent) > 1:
+            findings.doubled.append(f"{kind} of {key}: {len(sent)} events")
     for facts in evidence.keys:
         changes = Counter(kinds[change] for change in facts.changes if change in kinds)
         for kind in kinds.values():

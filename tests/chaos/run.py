@@ -17,9 +17,12 @@ from tests.chaos import canaries, duplicates, evidence
 from tests.chaos.delivery import Far, far_side
 from tests.chaos.faults import Fault, Faults, schedule
 from tests.chaos.ledger import Evidence, Findings, Ledger, Posted
+from tests.chaos.load import Load, Story, again
+from tests.chaos.rotation_stories import ROTATIONS
 from tests.chaos.scorecard import Scorecard
+from tests.chaos.sinks import found
 from tests.chaos.site import Site
-from tests.chaos.stories import Load, again
+from tests.chaos.stories import STORIES
 from tests.eventually import eventually
 from tests.flows.invariants import TOLERANCE
 from tests.flows.stack import ROOT
@@ -40,17 +43,17 @@ class Run:
         self.operator = operator
         self.ledger = ledger
         self.faults = Faults(site, far)
-        self.load = Load(operator, far, ledger, seed)
+        self.load = Load(operator, far, ledger, site.sinks, seed)
         self._seed = seed
         self._failures: list[str] = []
 
-    def go(self, minutes: float, only: str = "") -> None:
+    def go(self, minutes: float, only: str = "", stories: str = "") -> None:
         """Load and faults for that long; afterwards nothing is broken any more."""
         until = time.monotonic() + minutes * 60
         evil = threading.Thread(target=self._do_faults, args=(until, only), name="faults")
         evil.start()
         try:
-            self.load.run(until)
+            self.load.run(until, _named(STORIES, stories), _named(ROTATIONS, stories))
         finally:
             evil.join()
 
@@ -73,7 +76,7 @@ class Run:
     def _recover(self, fault: Fault) -> None:
         """How long until an event that is published now has its effect."""
         try:
-            if self.load.cut() is not None:
+            if self.load.probe() is not None:
                 fault.recovery = time.time() - fault.ended
         except Exception as error:
             self._failures.append(f"after {fault.name}: {type(error).__name__}: {error}")
@@ -91,6 +94,7 @@ class Run:
         self._count(card, final)
         card.add_faults(self.faults.done)
         card.add_refusals(self.load.refusals)
+        card.looks_of_guard = self.load.guard.looks
         card.add_duplicates(
             duplicates.of_events(final.told, self.faults.done)
             + duplicates.of_mails(final.posted, self.faults.done)
@@ -100,11 +104,12 @@ class Run:
         self._check_invariants(card)
 
     def _patience(self) -> float:
-        """A minute; longer only for a message that rests between two tries."""
+        """A minute; longer only for what rests between two tries: a message, or a hand-over."""
         with self.operator.database.begin() as tx:
             rest = tx.scalar(
-                "SELECT extract(epoch FROM max(due_at) - :now) FROM keyturn.outbox "
-                "WHERE state = 'waiting'"
+                "SELECT extract(epoch FROM max(due_at) - :now) FROM ("
+                " SELECT due_at FROM keyturn.outbox WHERE state = 'waiting' UNION ALL"
+                " SELECT due_at FROM keyturn.hand_overs WHERE state = 'waiting') AS to_do"
             )
         return max(CONVERGES_WITHIN, float(rest or 0) + 15)
 
@@ -116,18 +121,20 @@ class Run:
 
     def _evidence(self) -> Evidence:
         with self.site.postgres.connect("keyturn") as connection:
-            found = evidence.gather(connection)
+            gathered = evidence.gather(connection)
         self.ledger.refused_mail |= self.site.mailbox.refused
         mails = self.site.mailbox.mails()
+        accounts = list(self.ledger.accounts.values())
         return replace(
-            found,
+            gathered,
             told=self.far.told(),
             posted=[Posted(one.message_id, one.to, one.subject, one.at) for one in mails],
             valid={
                 text: again(lambda text=text: self.operator.verify(text, record=False).valid)  # type: ignore[misc]
-                for account in self.ledger.accounts.values()
+                for account in accounts
                 for text in account.texts
             },
+            files={file: found(file) for account in accounts for file in account.files},
         )
 
     def _count(self, card: Scorecard, final: Evidence) -> None:
@@ -179,26 +186,33 @@ class Run:
         yield from chain(canaries.logs(self.site), self.far.dump(), mails)
 
 
+def _named(stories: Sequence[Story], names: str) -> Sequence[Story]:
+    """Those of these names, with commas between them; all where none is given."""
+    wanted = names.split(",") if names else [story.name for story in stories]
+    return [story for story in stories if story.name in wanted]
+
+
 def alarms(logs: Iterator[bytes]) -> dict[str, int]:
-    """How often each alarm was raised."""
+    """How often each alarm was raised; of a promise that looked broken, by its name."""
     found: Counter[str] = Counter()
     for content in logs:
         for line in content.splitlines():
             if b'"alarm"' in line:
                 try:
-                    found[str(json.loads(line).get("alarm"))] += 1
+                    said = json.loads(line)
                 except ValueError:
                     continue  # a line of a process that was killed while it wrote
+                found[" ".join(filter(None, (str(said.get("alarm")), said.get("invariant"))))] += 1
     return dict(sorted(found.items()))
 
 
-def run(site: Site, minutes: float, seed: int, only: str = "") -> Scorecard:
+def run(site: Site, minutes: float, seed: int, *, only: str = "", stories: str = "") -> Scorecard:
     """All of it, on a site that runs."""
     card = Scorecard(site.broker_kind, seed, minutes)
     ledger = Ledger()
     with far_side(site, ledger) as far, site.operator() as operator:
         one = Run(site, far, operator, ledger, seed)
-        one.go(minutes, only)
+        one.go(minutes, only, stories)
         _say("the load is over")
         one.reckon(card)
         one.search(card)

@@ -9,7 +9,7 @@ from typing import Any
 from tests.chaos.duplicates import Duplicate
 from tests.chaos.faults import Fault
 from tests.chaos.ledger import Findings
-from tests.chaos.stories import percentile
+from tests.chaos.load import percentile
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Scorecard:
     refusal_p50: float = 0.0
     refusal_p99: float = 0.0
     refusal_max: float = 0.0
+    looks_of_guard: int = 0
+    """How often a family of keys in rotation was asked whether one of them works."""
     recovery: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By sort of fault: how often, and the median and longest recovery."""
     converged_after: float | None = None
@@ -104,6 +106,7 @@ class Scorecard:
                 f"p50 {self.refusal_p50:.3f} s, p99 {self.refusal_p99:.2f} s, "
                 f"longest {self.refusal_max:.2f} s of {self.refusals}",
             ),
+            ("never locked out", f"{self.looks_of_guard} looks"),
             ("converged after", _seconds(self.converged_after)),
             ("invariants broken", self.invariants_broken),
             (

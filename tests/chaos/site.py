@@ -22,6 +22,7 @@ from models.policy import Policy
 from tests.chaos.mailbox import Mailbox
 from tests.chaos.proxy import Proxy
 from tests.chaos.rabbitmq import RabbitMQ
+from tests.chaos.sinks import Sinks
 from tests.eventually import eventually
 from tests.flows.stack import SECONDS
 from worker import setup
@@ -44,6 +45,10 @@ SETTINGS: Final[dict[str, str]] = SECONDS | {
     "KEYTURN_VISIBILITY_TIMEOUT": "15s",
     "KEYTURN_ROTATION_OVERLAP": "8s",
     "KEYTURN_UNDO_FOR": "6s",
+    "KEYTURN_ROTATION_START_EVERY": "2s",
+    "KEYTURN_HAND_OVER_EVERY": "1s",
+    "KEYTURN_OPERATIONS_EVERY": "1s",
+    "KEYTURN_WAVE_KEYS": "3",
     "KEYTURN_INVARIANTS_EVERY": "20s",
     "KEYTURN_MAIL_FROM": "Keyturn <keyturn@chaos.example>",
 }
@@ -60,6 +65,7 @@ class Site:
         self.home = home
         self.broker_kind = broker
         self.mailbox = mailbox
+        self.sinks = Sinks(home.path / "sinks")
         self.secrets = make_default_secrets(home)
         self.postgres = Postgres(home, options=_DURABLE)
         self.server: Valkey | RabbitMQ = Valkey(home) if broker == "valkey" else RabbitMQ(home)
@@ -143,10 +149,9 @@ class Site:
     def _environment(self, broker_port: int) -> Iterator[None]:
         """The settings, for this process and its children; nothing of the caller's is seen."""
         kept = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
-        nothing = self.home.path / "empty.toml"
-        nothing.touch()
+        file = self.sinks.make()
         given = SETTINGS | {
-            "KEYTURN_CONFIG": str(nothing),
+            "KEYTURN_CONFIG": str(file),
             "KEYTURN_DATA_DIR": str(self.home.path),
             "KEYTURN_SECRETS_DIR": str(self.secrets),
             "KEYTURN_DATABASE_URL": f"postgresql://{ROLE}:{self.database_password}"

@@ -3,6 +3,7 @@
 import base64
 import smtplib
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -46,6 +47,16 @@ def test_what_cannot_make_a_duplicate_explains_none() -> None:
 def test_a_receivers_own_lost_connection_explains_a_redelivery() -> None:
     [found] = duplicates.of_events([told(1.0), told(2.0, again=True)], [])
     assert found.cause == "the receiver lost its connection"
+
+
+def test_what_waited_for_its_receiver_was_sent_before() -> None:
+    """Both were cut off: the sender had no answer, and the receiver came back after him."""
+    crash = Fault("crash", "broker", 11.0, 13.0)
+    waited = replace(told(20.0), since=10.5)
+    [found] = duplicates.of_events([waited, told(20.3)], [crash])
+    assert found.cause == "crash broker"
+    [late] = duplicates.of_events([replace(waited, since=14.5), told(20.3)], [crash])
+    assert late.cause is None
 
 
 TEXT = mint("kt").reveal()
@@ -126,3 +137,5 @@ def test_alarms_are_counted() -> None:
         b'{"alarm": "worker_stuck"}\nno json "alarm"\n{"event": "x"}\n{"alarm": "worker_stuck"}'
     ]
     assert alarms(iter(lines)) == {"worker_stuck": 2}
+    broken = b'{"alarm": "invariant_broken", "invariant": "settled"}'
+    assert alarms(iter([broken])) == {"invariant_broken settled": 1}
