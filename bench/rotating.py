@@ -18,6 +18,7 @@ from models.identity import new_id
 from models.key_text import digest, hint, mint
 from models.policy import Policy
 from models.recording import Use
+from models.rotation_policy import DEFAULT, RotationPolicy
 from tasks import flows, run
 
 from . import raw_rotation, seeds
@@ -26,7 +27,12 @@ from .servers import Servers
 from .sizes import Sizes
 
 NOW: Final = timedelta(0)
-POLICY: Final = Policy(rotation_overlap=NOW, rotation_quiet=NOW, undo_for=NOW)
+POLICY: Final = Policy(
+    rotation_overlap=NOW,
+    rotation_quiet=NOW,
+    undo_for=NOW,
+    rotation_policies={DEFAULT: RotationPolicy()},  # known to both: no worker is asked for them
+)
 
 
 def measure(servers: Servers, sizes: Sizes) -> Figures:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import accounts, event_holds, event_rows, holds, identity_changes, leaks
-from .accounts import Identity, Link, named_at
+from .accounts import TENANT, Identity, Link, named_at
 from .base import Database, Tx, is_server_trouble
 from .event_order import CONFLICT
 from .event_rows import COLUMNS, PARK_AFTER, Claimed, claim, claimed_of
@@ -72,10 +72,10 @@ def apply(
     mine = event_rows.lock(tx, gathered)
     events = [one for one in gathered if one.id in mine]
     leaked = leaks.keys(tx, [one.key_digest for one in events if one.key_digest], peppers)
-    named = {
-        link.account_id for one in events for name in _names(one) for link in book.get(name, ())
-    }
-    holds.lock_accounts(tx, [*named, *(key.account_id for key in leaked.values())])
+    named = [link for one in events for name in _names(one) for link in book.get(name, ())]
+    holds.lock_tenants(tx, [link.account_id for link in named if link.format == TENANT])
+    owners = {link.account_id for link in named if link.format != TENANT}
+    holds.lock_accounts(tx, [*owners, *(key.account_id for key in leaked.values())])
     outcomes = identity_changes.apply(tx, list(filter(_is_change, events)), book, policy)
     others = [one for one in events if not _is_change(one)]
     links = _links(others, book)
@@ -110,7 +110,8 @@ def _is_change(one: Claimed) -> bool:
 
 
 def _names(one: Claimed) -> tuple[Identity, ...]:
-    return (*one.names, one.new_name) if one.new_name else one.names
+    names = tuple(name for name in one.names if (name[0] == TENANT) == one.of_tenant)
+    return (*names, one.new_name) if one.new_name else names
 
 
 def _gathered(
@@ -124,7 +125,7 @@ def _gathered(
     just so.
     """
     events = {one.id: one for one in claimed}
-    known = accounts.histories(tx, {name for one in claimed for name in one.names})
+    known = accounts.histories(tx, {name for one in claimed for name in _names(one)})
     locked: set[Identity] = set()
     looked: set[str] = set()
     while True:
@@ -161,5 +162,6 @@ def _links(events: Iterable[Claimed], book: Mapping[Identity, Sequence[Link]]) -
 
 
 def _link(one: Claimed, book: Mapping[Identity, Sequence[Link]]) -> Link | None:
-    hits = (named_at(book.get(name, ()), one.at) for name in one.names)
+    names = (name for name in one.names if (name[0] == TENANT) == one.of_tenant)
+    hits = (named_at(book.get(name, ()), one.at) for name in names)
     return next((hit for hit in hits if hit is not None), None)

@@ -9,13 +9,17 @@ from .base import Tx
 from .errors import NotFound
 from .events import Subject
 from .identifiers import ISSUED, normalise_email, normalised
+from .predicate import HELD
 
 RECYCLABLE = frozenset({"email", "phone_number"})
 """Formats whose values may come to name another person later."""
 
 
+TENANT = "tenant"
+"""The format of a name that stands for all accounts of a tenant."""
+
 Identity = tuple[str, str, str]
-"""Format, issuer and value: what names an account."""
+"""Format, issuer and value: what names an account, or a tenant."""
 
 
 def identity(subject: Subject, source: str = "") -> Identity:
@@ -30,7 +34,7 @@ def identity(subject: Subject, source: str = "") -> Identity:
 
 @dataclass(frozen=True)
 class Account:
-    """An account as operators see it. `held` says that a hold stands."""
+    """An account as operators see it. `held` says that a hold of it, or of its tenant, stands."""
 
     id: UUID
     email: str
@@ -39,11 +43,16 @@ class Account:
     held: bool
     created_at: datetime
     keys: int = 0
+    tenant_id: UUID | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
 class Link:
-    """Which account an identity names, and from when to when it does."""
+    """Which account an identity names, and from when to when it does.
+
+    Where `format` is TENANT it is a tenant, and `account_id` is its id.
+    """
 
     account_id: UUID
     format: str
@@ -70,8 +79,9 @@ class KnownAs:
     unlinked_by: str | None
 
 
-_SELECT = """
-    SELECT a.id, a.email, a.name, a.role, a.held, a.created_at,
+_SELECT = f"""
+    SELECT a.id, a.email, a.name, a.role, {HELD} AS held, a.created_at, a.tenant_id,
+           (SELECT name FROM keyturn.tenants t WHERE t.id = a.tenant_id) AS tenant,
            (SELECT count(*) FROM keyturn.api_keys k
             WHERE k.account_id = a.id AND k.status = 'active') AS keys
     FROM keyturn.accounts a
@@ -97,17 +107,26 @@ def find(tx: Tx, name: str) -> Account:
 
 
 def is_held(tx: Tx, account_id: UUID) -> bool:
-    """Whether a hold stands on an account that is known to be there."""
-    return bool(tx.scalar("SELECT held FROM keyturn.accounts WHERE id = :id", id=account_id))
+    """Whether a hold stands on an account that is known to be there, or on its tenant."""
+    sql = f"SELECT {HELD} FROM keyturn.accounts a WHERE a.id = :id"
+    return bool(tx.scalar(sql, id=account_id))
 
 
-def listed(tx: Tx, *, held: bool | None = None, limit: int = 1000) -> list[Account]:
-    """Accounts by e-mail address, all or only those that are (or are not) held."""
-    where = "" if held is None else "WHERE a.held = :held"
+def listed(
+    tx: Tx, *, held: bool | None = None, tenant_id: UUID | None = None, limit: int = 1000
+) -> list[Account]:
+    """Accounts by e-mail address: all, those that are (or are not) held, those of a tenant."""
+    conditions, params = ["true"], dict[str, object]()
+    if held is not None:
+        conditions.append(f"{HELD} = :held")
+        params["held"] = held
+    if tenant_id is not None:
+        conditions.append("a.tenant_id = :tenant")
+        params["tenant"] = tenant_id
     rows = tx.rows(
-        f"{_SELECT} {where} ORDER BY a.email LIMIT :limit",
+        f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY a.email LIMIT :limit",
         limit=limit,
-        **({} if held is None else {"held": held}),
+        **params,
     )
     return [Account(**row) for row in rows]
 
@@ -182,9 +201,9 @@ def resolve(tx: Tx, names: Iterable[Identity]) -> dict[Identity, Link]:
 
 def histories(tx: Tx, names: Iterable[Identity]) -> dict[Identity, list[Link]]:
     """Every link of each of these identities, past ones too; those that never named anybody are
-    absent."""
+    absent. What a tenant's name names is that tenant."""
     wanted = list(names)
-    found: dict[Identity, list[Link]] = {}
+    found = _of_tenants(tx, [name for name in wanted if name[0] == TENANT])
     for row in tx.rows(
         """
         WITH s (format, issuer, value) AS MATERIALIZED (
@@ -213,6 +232,24 @@ def histories(tx: Tx, names: Iterable[Identity]) -> dict[Identity, list[Link]]:
         issuer, value = facts.pop("issuer"), facts.pop("value")
         found.setdefault((row["format"], issuer, value), []).append(Link(**facts))
     return found
+
+
+def _of_tenants(tx: Tx, names: Sequence[Identity]) -> dict[Identity, list[Link]]:
+    if not names:
+        return {}
+    rows = tx.rows(
+        """
+        SELECT issuer, value, tenant_id, linked_at FROM keyturn.tenant_identities
+        JOIN unnest(CAST(:issuers AS text[]), CAST(:values AS text[])) AS s (issuer, value)
+            USING (issuer, value)
+        """,
+        issuers=[issuer for _, issuer, _ in names],
+        values=[value for _, _, value in names],
+    )
+    return {
+        (TENANT, row["issuer"], row["value"]): [Link(row["tenant_id"], TENANT, row["linked_at"])]
+        for row in rows
+    }
 
 
 def lock_identities(tx: Tx, names: Iterable[Identity]) -> None:

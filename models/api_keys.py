@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from . import accounts, audit, holds, outbox, roles, settle
@@ -48,14 +49,19 @@ class ApiKey:
     """The policy that was chosen for this key itself."""
 
 
-_SELECT = """
-    SELECT k.id, k.name, k.account_id, a.email AS account, k.created_by, k.role, k.hint,
-           k.allowed_ips, k.family_id, k.status, k.held, k.version, k.created_at, k.expires_at,
-           k.deleted_at, u.last_used_at, k.rotation_policy
+COLUMNS: Final = """
+    k.id, k.name, k.account_id, a.email AS account, k.created_by, k.role, k.hint,
+    k.allowed_ips, k.family_id, k.status, k.held, k.version, k.created_at, k.expires_at,
+    k.deleted_at, u.last_used_at, k.rotation_policy
+"""
+"""What an ApiKey is read from."""
+
+FROM: Final = """
     FROM keyturn.api_keys k
     JOIN keyturn.accounts a ON a.id = k.account_id
     LEFT JOIN keyturn.key_uses u ON u.key_id = k.id
 """
+_SELECT = f"SELECT {COLUMNS} {FROM}"
 
 
 def create(
@@ -73,13 +79,15 @@ def create(
     holds.lock_accounts(tx, [account_id])
     account = accounts.find(tx, str(account_id))
     if account.held:
-        names = ", ".join(
-            f"{hold.source}/{hold.kind}"
-            for hold in holds.standing(tx, holds.on_account(account_id))
-        )
+        own = holds.standing(tx, holds.on_account(account_id))
+        names = [f"{hold.source}/{hold.kind}" for hold in own]
+        if account.tenant_id is not None:
+            of_tenant = holds.standing(tx, holds.on_tenant(account.tenant_id))
+            names += [f"{one.source}/{one.kind} of tenant {account.tenant}" for one in of_tenant]
         raise Refused(
             "account_held",
-            f"{account.email} is held by {names}: no key can be created until that is lifted",
+            f"{account.email} is held by {', '.join(names)}: no key can be created until that is"
+            " lifted",
         )
     roles.check_grant(tx, creation.role_name, account_id)
     return issue(
@@ -95,19 +103,21 @@ def create(
     )
 
 
-_ISSUE = """
-    WITH issued AS (
+ISSUED: Final = """
+    issued AS (
         INSERT INTO keyturn.api_keys (
             id, account_id, name, created_by, role, digest, scheme, pepper, hint, allowed_ips,
             family_id, created_at, expires_at, rotation_policy)
         VALUES (:id, :account, :name, :created_by, :role, :digest, :scheme, :pepper, :hint,
             CAST(:ips AS text[]), :family, :now, :now + :validity, :rotation_policy)
-        RETURNING id, family_id, expires_at
+        RETURNING *
     ), used AS (
-        INSERT INTO keyturn.key_uses (key_id) VALUES (:id)
+        INSERT INTO keyturn.key_uses (key_id) VALUES (:id) RETURNING *
     )
-    SELECT id, family_id, expires_at FROM issued
 """
+"""Parts of a statement that stores a new key, by the `parameters` of one."""
+
+_ISSUE = f"WITH {ISSUED} SELECT id, family_id, expires_at FROM issued"
 
 
 def issue(
@@ -121,47 +131,78 @@ def issue(
     created_by: str,
     secret: Secret,
     peppers: Peppers,
-    family_id: UUID | None = None,
-    rotation_policy: str | None = None,
 ) -> IssuedKey:
-    """Store a new key of a locked account; `family_id` where it succeeds another key."""
-    key_id = new_id()
-    text = secret.reveal()
+    """Store a new key of a locked account."""
     row = tx.row(
         _ISSUE,
-        id=key_id,
-        account=account_id,
-        name=name,
-        created_by=created_by,
-        role=role,
-        digest=digest(text, peppers[peppers.current]),
-        scheme=SCHEME_HMAC,
-        pepper=peppers.current,
-        hint=hint(text),
-        ips=list(allowed_ips) if allowed_ips else None,
-        family=family_id or key_id,
-        validity=validity,
-        rotation_policy=rotation_policy,
+        **parameters(
+            account_id=account_id,
+            name=name,
+            role=role,
+            validity=validity,
+            allowed_ips=allowed_ips,
+            created_by=created_by,
+            secret=secret,
+            peppers=peppers,
+        ),
     )
     assert row is not None
     issued = IssuedKey(**row)
+    announce(tx, issued, account_id=account_id, created_by=created_by)
+    return issued
+
+
+def parameters(
+    *,
+    account_id: UUID,
+    name: str,
+    role: str,
+    validity: timedelta,
+    allowed_ips: Sequence[str] | None,
+    created_by: str,
+    secret: Secret,
+    peppers: Peppers,
+    family_id: UUID | None = None,
+    rotation_policy: str | None = None,
+) -> dict[str, Any]:
+    """What ISSUED stores: a new id, a digest; `family_id` where the key succeeds another one."""
+    key_id = new_id()
+    text = secret.reveal()
+    return {
+        "id": key_id,
+        "account": account_id,
+        "name": name,
+        "created_by": created_by,
+        "role": role,
+        "digest": digest(text, peppers[peppers.current]),
+        "scheme": SCHEME_HMAC,
+        "pepper": peppers.current,
+        "hint": hint(text),
+        "ips": list(allowed_ips) if allowed_ips else None,
+        "family": family_id or key_id,
+        "validity": validity,
+        "rotation_policy": rotation_policy,
+    }
+
+
+def announce(tx: Tx, issued: IssuedKey, *, account_id: UUID, created_by: str) -> None:
+    """Write down and tell that a key was issued."""
     audit.record(
         tx,
         created_by,
         "key.created",
         account_id=account_id,
-        key_id=key_id,
+        key_id=issued.id,
         version=1,
         after="active",
     )
     payload = {
         "account_id": account_id,
-        "key_ids": [key_id],
+        "key_ids": [issued.id],
         "family_id": issued.family_id,
         "expires_at": issued.expires_at.isoformat(),
     }
     outbox.add(tx, outbox.EVENTS, "key.issued", payload, account_id=account_id)
-    return issued
 
 
 def delete(tx: Tx, key_id: UUID, *, actor: str, why: str, policy: Policy) -> bool:
@@ -185,14 +226,37 @@ def find(tx: Tx, name: str) -> ApiKey:
     except ValueError:
         row = None
     if row is None:
-        raise NotFound("key_unknown", f"there is no key {name!r}; `keyturn keys list` shows all")
+        raise unknown(name)
     return ApiKey(**row)
+
+
+def unknown(name: str) -> NotFound:
+    """That there is no key of this id."""
+    return NotFound("key_unknown", f"there is no key {name!r}; `keyturn keys list` shows all")
 
 
 def by_text(tx: Tx, text: str, peppers: Peppers) -> ApiKey | None:
     """The key whose text this is, in whatever state, or None."""
     row = tx.row(f"{_SELECT} WHERE k.digest = ANY(:digests)", digests=digests(text, peppers))
     return None if row is None else ApiKey(**row)
+
+
+def lock(tx: Tx, key_id: UUID) -> bool:
+    """Take the row of a key's account; False where there is no such key."""
+    found = tx.row(f"{_LOCK} WHERE k.id = :key {_OF_ACCOUNT}", key=key_id)
+    return found is not None
+
+
+def lock_by_text(tx: Tx, text: str, peppers: Peppers) -> UUID | None:
+    """The same for the key whose text this is; its id, or None."""
+    found: UUID | None = tx.scalar(
+        f"{_LOCK} WHERE k.digest = ANY(:digests) {_OF_ACCOUNT}", digests=digests(text, peppers)
+    )
+    return found
+
+
+_LOCK = "SELECT k.id FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id"
+_OF_ACCOUNT = "FOR NO KEY UPDATE OF a"
 
 
 def locked(tx: Tx, name: str) -> ApiKey:

@@ -11,24 +11,23 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import generators
+from psycopg.pq import ExecStatus
 from sqlalchemy import (
-    CursorResult,
+    Connection,
     Engine,
     MetaData,
-    RowMapping,
-    TextClause,
-    TextualSelect,
-    column,
+    NestedTransaction,
     create_engine,
     event,
-    text,
 )
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
-from sqlalchemy.pool import NullPool
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from .forks import begins_anew
+from .statements import Answer, Row, Statements
 
 SCHEMA = "keyturn"
 
@@ -75,20 +74,9 @@ class Step:
     finished: bool
 
 
-@dataclass
-class _Statement:
-    """A statement, with the columns of its result as soon as they were seen once.
-
-    Told of them, SQLAlchemy does not look them up by name in each result: a third of what reading
-    a wide row costs the process.
-    """
-
-    executable: TextClause | TextualSelect
-
-
 @functools.lru_cache(maxsize=512)
-def _statement(sql: str, bound_now: bool) -> _Statement:
-    return _Statement(text(sql if bound_now else re.sub(r":now\b", "transaction_timestamp()", sql)))
+def _by_the_server(sql: str) -> str:
+    return re.sub(r":now\b", "transaction_timestamp()", sql)
 
 
 @dataclass(frozen=True)
@@ -97,6 +85,16 @@ class Collected:
 
     table: str
     insert: str
+
+
+@functools.lru_cache(maxsize=16)
+def _inserting(tables: tuple[Collected, ...]) -> str:
+    """One statement that writes them all; the rows of each are given as `:rows0`, `:rows1`..."""
+    *others, last = (
+        into.insert.replace(":rows", f":rows{place}") for place, into in enumerate(tables)
+    )
+    parts = ", ".join(f"part{place} AS ({insert})" for place, insert in enumerate(others))
+    return f"WITH {parts} {last}" if parts else last
 
 
 @dataclass(frozen=True)
@@ -109,34 +107,32 @@ class Tx:
     nobody can see, and after a rollback what has not happened.
     """
 
-    session: Session
+    connection: Connection
     frozen: datetime | None
     rings: set[str]
     alarms: list[dict[str, object]]
     _instant: list[datetime] = field(default_factory=list)
     _waiting: dict[Collected, list[dict[str, Any]]] = field(default_factory=dict)
+    _statements: Statements = field(init=False)
 
-    def execute(self, sql: str, /, **params: Any) -> CursorResult[Any]:
-        """Run one statement; its result is read with SQLAlchemy's usual methods."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_statements", Statements(self.connection))
+
+    def execute(self, sql: str, /, **params: Any) -> Answer:
+        """Run one statement."""
         if self._waiting:
             self._write([into for into in self._waiting if into.table in sql])
-        if self.frozen is not None and ":now" in sql:
-            params["now"] = self.frozen
-        statement = _statement(sql, self.frozen is not None)
-        executable = statement.executable
-        result = self.session.connection().execute(executable, params)
-        names = result.keys() if result.returns_rows else ()
-        if names and isinstance(executable, TextClause):
-            statement.executable = executable.columns(*map(column, names))
-        return result
+        if self.frozen is None:
+            return self._statements.ask(_by_the_server(sql), params)
+        return self._statements.ask(sql, {**params, "now": self.frozen})
 
-    def rows(self, sql: str, /, **params: Any) -> Sequence[RowMapping]:
+    def rows(self, sql: str, /, **params: Any) -> Sequence[Row]:
         """All rows of a statement, by column name."""
-        return self.execute(sql, **params).mappings().all()
+        return self.execute(sql, **params).rows()
 
-    def row(self, sql: str, /, **params: Any) -> RowMapping | None:
+    def row(self, sql: str, /, **params: Any) -> Row | None:
         """The first row of a statement, or None."""
-        return self.execute(sql, **params).mappings().first()
+        return self.execute(sql, **params).first()
 
     def scalar(self, sql: str, /, **params: Any) -> Any:
         """The first column of the first row, or None."""
@@ -156,16 +152,20 @@ class Tx:
         self._write(list(self._waiting))
 
     def _write(self, tables: Sequence[Collected]) -> None:
-        for into in tables:
-            rows = self._waiting.pop(into)
-            self.execute(into.insert, rows=json.dumps(rows, default=str))
+        if not tables:
+            return
+        given = {
+            f"rows{place}": json.dumps(self._waiting.pop(into), default=str)
+            for place, into in enumerate(tables)
+        }
+        self.execute(_inserting(tuple(tables)), **given)
 
-    def savepoint(self) -> SessionTransaction:
+    def savepoint(self) -> NestedTransaction:
         """A point to which `undo` returns; what must not be undone any more calls its `commit`."""
         self.write_added()
-        return self.session.begin_nested()
+        return self.connection.begin_nested()
 
-    def undo(self, savepoint: SessionTransaction) -> None:
+    def undo(self, savepoint: NestedTransaction) -> None:
         """Undo everything since a savepoint, and nothing else."""
         self._waiting.clear()
         savepoint.rollback()
@@ -177,6 +177,10 @@ class Tx:
         if not self._instant:  # it stays the same: asking once is enough
             self._instant.append(self.scalar("SELECT transaction_timestamp()"))
         return self._instant[0]
+
+    def learn(self, now: datetime) -> None:
+        """Note the transaction's instant, which a statement has brought along as `:now`."""
+        self._instant[:] = [now]
 
     def ring(self, flow: str) -> None:
         """Ask for `flow` to run once this transaction has committed."""
@@ -221,7 +225,7 @@ class Database:
             **SILENT_AFTER,
         }
         pool: dict[str, Any] = (
-            {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 5, "pool_pre_ping": True}
+            {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 5}
             if pool_size
             else {"poolclass": NullPool}
         )
@@ -232,6 +236,7 @@ class Database:
             **pool,
         )
         event.listen(self.engine, "connect", _in_utc)
+        event.listen(self.engine, "checkout", _begun)
 
         begins_anew(self)
 
@@ -242,11 +247,13 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Tx]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            tx = Tx(session, self.clock() if self.clock else None, set(), [])
+        with self.engine.connect() as connection:
+            tx = Tx(connection, self.clock() if self.clock else None, set(), [])
+            connection.begin()
             yield tx
-            if session.in_transaction():  # the work did not roll it back itself
+            if connection.in_transaction():  # the work did not roll it back itself
                 tx.write_added()
+                connection.commit()
         if self.on_alarm:
             for alarm in tx.alarms:
                 self.on_alarm(alarm)
@@ -285,6 +292,24 @@ def _in_utc(connection: psycopg.Connection, *_: object) -> None:
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET timezone TO 'UTC'")
         connection.commit()
+
+
+def _begun(connection: psycopg.Connection, entry: ConnectionPoolEntry, *_: object) -> None:
+    """Begin the transaction for which a connection is taken from the pool.
+
+    That shows whether the server is still there, before anything depends on it: a connection that
+    it has left is replaced by a new one, and so are all others of that age.
+    """
+    try:
+        connection.pgconn.send_query(b"BEGIN")
+        (answer,) = connection.wait(generators.execute(connection.pgconn))
+        if answer.status != ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(answer)
+    except psycopg.Error:
+        if entry.info.pop("answered", False):
+            raise InvalidatePoolError from None
+        raise
+    entry.info["answered"] = True
 
 
 def sqlstate(error: BaseException) -> str:

@@ -27,10 +27,14 @@ def watch(tx: Tx, sources: Collection[str], policy: Policy) -> None:
         SELECT source FROM unnest(CAST(:sources AS text[])) AS s (source)
         WHERE :most < (
             SELECT count(DISTINCT account_id) FROM (
-                SELECT h.account_id FROM keyturn.holds h
-                WHERE h.source = s.source AND h.account_id IS NOT NULL
-                  AND h.placed_at > :now - :window
-                LIMIT :enough) recent)
+                (SELECT h.account_id FROM keyturn.holds h
+                 WHERE h.source = s.source AND h.account_id IS NOT NULL
+                   AND h.placed_at > :now - :window
+                 LIMIT :enough)
+                UNION ALL
+                (SELECT a.id FROM keyturn.holds h JOIN keyturn.accounts a USING (tenant_id)
+                 WHERE h.source = s.source AND h.placed_at > :now - :window
+                 LIMIT :enough)) recent)
         """,
         sources=sorted(sources),
         window=policy.burst_window,

@@ -17,9 +17,10 @@ from .errors import NotFound, Refused
 from .holds import OPERATOR, Cause
 from .key_text import Secret
 from .keyring import Keyring
-from .policy import Policy
+from .policy import DEFAULT_ALONE, Policy
 from .recording import LONGEST_REPORT, Rejected, Reported, Use, UseRecorder, report
-from .rotations import Claimed, Rotation
+from .rotations import Asked, Claimed, Rotation
+from .tenants_desk import Tenants
 from .verification import Verdict, Verifier
 
 
@@ -64,19 +65,32 @@ class Client:
         The peppers come, when first needed, from `keyring`, or from the files in `secrets_dir`, or
         from where an embedded database says that they lie. Files that are added or renamed later
         are noticed within seconds (`Keyring.from_directory`). `actor` is written to the audit.
+        `policy` has limits and durations other than the defaults; without `rotation_policies` in it
+        a worker decides by keyturn.toml where new keys go, and when old ones do.
         `clock` replaces the database's clock (tests); `on_commit` gets the flows to ring.
         """
-        self.policy = policy or Policy()
+        self.policy = self._policy(policy)
         self.actor = actor
         self.database = Database(database_url, clock=clock, on_commit=on_commit)
         self._read_keyring = keyring or partial(_keyring, self.database, secrets_dir)
         self._verifier: Verifier | None = None
         self._recorder = UseRecorder(self.database, self.policy.use_interval)
 
+    def _policy(self, given: Policy | None) -> Policy:
+        """What is known here: limits of a product's own say nothing of keyturn.toml's policies."""
+        if given is not None and given.rotation_policies is not DEFAULT_ALONE:
+            return given
+        return replace(given or Policy(), rotation_policies={})
+
     @cached_property
     def keyring(self) -> Keyring:
         """The peppers and key-encryption keys; Misconfigured where there are none."""
         return self._read_keyring()
+
+    @property
+    def tenants(self) -> Tenants:
+        """Tenants: accounts that are held together."""
+        return Tenants(self.database, self.policy, self.actor)
 
     def close(self) -> None:
         """Write recorded uses and give the connections back."""
@@ -201,7 +215,9 @@ class Client:
     def rotate(self, key: object, *, idempotency_key: str | None = None) -> Rotation:
         """Issue the successor of a key, given by its id or its text; the old one goes on working.
 
-        Its holder fetches the successor with `claim`. Asked again while the rotation is under way,
+        Its holder fetches the successor with `claim`, unless its rotation policy names a sink: then
+        a worker hands it over, and `sink` of the answer is the name, or `undecided` where the
+        policies are not known here. Asked again while the rotation is under way,
         for a key that was rotated, or with the same `idempotency_key`, it is the same rotation:
         nothing new is made. Refused as `key_unknown`, `key_deleted`, `key_expired`, `key_held`,
         `account_held`, `too_short_lived`, `role_not_allowed`, and as `too_many_rotations` beyond
@@ -209,11 +225,10 @@ class Client:
         """
 
         def request(tx: Tx) -> Rotation:
-            return rotations.request(
+            return rotations.answer(
                 tx,
-                self._named(tx, key),
-                idempotency_key=idempotency_key,
-                actor=self.actor,
+                self._lock(tx, key),
+                Asked(actor=self.actor, idempotency_key=idempotency_key),
                 policy=self.policy,
                 sealer=self.keyring.sealer,
                 peppers=self.keyring.peppers,
@@ -230,7 +245,7 @@ class Client:
         """
 
         def stop(tx: Tx) -> bool:
-            found = api_keys.locked(tx, str(self._named(tx, key)))
+            found = api_keys.find(tx, str(self._lock(tx, key)))
             if found.deleted_at is not None:
                 raise Refused("key_deleted", f"key {found.id} was deleted: it works no more")
             cause = Cause(source=OPERATOR, kind=compromise.KIND, actor=self.actor, reason=reason)
@@ -248,7 +263,7 @@ class Client:
         `too_short_lived`, `role_not_allowed`. Whatever it says, the key stays stopped.
         """
 
-        key_id, keyring = self.database.run(lambda tx: self._named(tx, key)), self.keyring
+        key_id, keyring = self.database.run(lambda tx: self._lock(tx, key)), self.keyring
         self.database.run(
             lambda tx: compromise.follow(
                 tx,
@@ -282,7 +297,8 @@ class Client:
             return outcome
         raise outcome  # returned, not raised: what it left behind is committed
 
-    def _named(self, tx: Tx, key: object) -> Any:
+    def _lock(self, tx: Tx, key: object) -> UUID:
+        """Take the account of a key that is given by its id or its text; the key's id."""
         # It may be a text with a typo, which no error repeats.
         unknown = NotFound("key_unknown", "this is neither a key's id nor a key's text")
         try:
@@ -290,14 +306,13 @@ class Client:
         except ValueError:
             pass
         else:
-            try:
-                return api_keys.find(tx, str(key_id)).id
-            except NotFound as error:  # the text of an imported key may look like an id
-                unknown = error
+            if api_keys.lock(tx, key_id):
+                return key_id
+            unknown = api_keys.unknown(str(key_id))  # an imported key's text may look like an id
         secret = key_text.read(key, self.policy.key_prefix)
-        found = secret and api_keys.by_text(tx, secret.reveal(), self.keyring.peppers)
+        found = secret and api_keys.lock_by_text(tx, secret.reveal(), self.keyring.peppers)
         if found:
-            return found.id
+            return found
         if key_text.parse(key):
             raise NotFound("key_unknown", "no key has this text")
         raise unknown

@@ -18,9 +18,10 @@ from .handover import hand_over
 from .holds import Cause
 from .key_text import Peppers, Secret
 from .policy import Policy
+from .predicate import HELD
 from .rotation_policy import chosen
 from .rotation_requests import latest, replace_compromised, request
-from .rotation_rows import one, select
+from .rotation_rows import offer_of, one, select
 from .rotation_rules import Cancel, Rotation
 from .rotation_steps import bring_up_to_date, take
 from .sealing import Sealer
@@ -141,10 +142,10 @@ def due(tx: Tx) -> Sequence[UUID]:
     issued there until it is enabled."""
     return (
         tx.execute(
-            """
+            f"""
             SELECT c.key_id FROM keyturn.compromises c
             JOIN keyturn.accounts a ON a.id = c.account_id
-            WHERE c.state = 'open' AND c.next_attempt_at <= :now AND NOT a.held
+            WHERE c.state = 'open' AND c.next_attempt_at <= :now AND NOT {HELD}
             ORDER BY c.next_attempt_at LIMIT :batch
             """,
             batch=BATCH,
@@ -161,7 +162,8 @@ def follow(tx: Tx, key_id: UUID, *, policy: Policy, sealer: Sealer, peppers: Pep
     So does one that was fetched and is not in use, or that was asked for twice: a thief may have
     been first. One in use stays, and then the family needs no other: a leak of an old key must not
     stop those who have changed over. Otherwise, where it was asked for, a successor is issued and
-    sealed: an operator fetches it, as nobody proves anything by the old key.
+    sealed: an operator fetches it, as nobody proves anything by the old key. One that was withdrawn
+    since, or is overdue to be, is followed by another.
 
     Refused as `account_held` while nothing can be issued; every other refusal is the outcome.
     """
@@ -169,7 +171,7 @@ def follow(tx: Tx, key_id: UUID, *, policy: Policy, sealer: Sealer, peppers: Pep
     found = find(tx, key_id)
     if found is None:
         raise Refused("not_compromised", f"nobody has reported that key {key_id} is compromised")
-    if found.state == "done":
+    if found.state == "done" and not _lapsed(tx, found, policy):
         return found
     outcome, rotation_id = _follow(tx, found, policy, sealer, peppers)
     tx.execute(
@@ -236,7 +238,8 @@ def fetch(tx: Tx, key_id: UUID, *, actor: str, sealer: Sealer) -> Replacement:
     rotation = latest(tx, one(tx, found.rotation_id))
     secret = None
     if rotation.claimable and not rotation.account_held:
-        secret = hand_over(tx, rotation, actor=actor, sealer=sealer, why="by an operator")
+        offer = offer_of(tx, rotation.id)
+        secret = hand_over(tx, offer, actor=actor, sealer=sealer, why="by an operator")
     if secret is None:
         raise Refused(
             "already_handed_over",
@@ -281,6 +284,15 @@ def _issue(
         peppers=peppers,
         reason="compromised",
     )
+
+
+def _lapsed(tx: Tx, found: Compromise, policy: Policy) -> bool:
+    """Whether the successor that was issued is to be had no more, or should not be: an overdue text
+    is handed to nobody, whether or not a flow has seen to it yet."""
+    if found.rotation_id is None:
+        return False
+    rotation = bring_up_to_date(tx, latest(tx, one(tx, found.rotation_id)), policy)
+    return rotation.state == "cancelled"
 
 
 def _withdraw(tx: Tx, key_id: UUID, *, actor: str, policy: Policy) -> ApiKey:

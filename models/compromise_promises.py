@@ -1,5 +1,6 @@
 """What Keyturn promises of keys that others know: each a query that must find nothing."""
 
+from .holds import CONCERNS
 from .promises import STANDS, Promise
 
 STOPPED = Promise(
@@ -31,8 +32,9 @@ FOLLOWED = Promise(
     JOIN keyturn.api_keys k ON k.id = c.key_id
     WHERE {{keys}} AND c.state = 'open' AND c.next_attempt_at < :now - :rotation
       AND NOT EXISTS (
-        SELECT FROM keyturn.holds h WHERE h.account_id = c.account_id AND (
-            {STANDS} OR h.lifted_at > :now - :rotation))
+        SELECT FROM keyturn.accounts a LEFT JOIN keyturn.holds h ON {CONCERNS}
+        WHERE a.id = c.account_id AND ({STANDS} OR h.lifted_at > :now - :rotation
+            OR a.tenant_since > :now - :rotation))
     UNION
     SELECT c.key_id FROM keyturn.compromises c JOIN keyturn.api_keys k ON k.id = c.key_id
     WHERE {{keys}} AND c.outcome = 'issued' AND NOT EXISTS (

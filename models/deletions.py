@@ -6,6 +6,22 @@ from .policy import Policy
 from .tables import DELETION_OPEN
 
 _DUE = f"{DELETION_OPEN} AND h.placed_at <= :now - :delay"
+_DOOMED = "(h.account_id = a.id OR h.tenant_id = a.tenant_id AND a.tenant_since < h.placed_at)"
+_HAS_KEYS = """
+    EXISTS (SELECT FROM keyturn.api_keys k WHERE k.account_id = a.id AND k.deleted_at IS NULL)
+"""
+_FIND = f"""
+    (SELECT h.account_id, h.tenant_id FROM keyturn.holds h
+     WHERE {_DUE} AND h.account_id IS NOT NULL ORDER BY h.placed_at LIMIT :accounts)
+    UNION
+    (SELECT a.id, h.tenant_id FROM keyturn.holds h JOIN keyturn.accounts a ON {_DOOMED}
+     WHERE {_DUE} AND h.tenant_id IS NOT NULL AND {_HAS_KEYS} LIMIT :accounts)
+"""
+_CARRIED_OUT_ON_TENANTS = f"""
+    UPDATE keyturn.holds h SET carried_out_at = :now
+    WHERE {_DUE} AND h.tenant_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM keyturn.accounts a WHERE {_DOOMED} AND {_HAS_KEYS})
+"""
 ACCOUNTS = 100
 """Accounts that one transaction locks."""
 
@@ -13,30 +29,27 @@ ACCOUNTS = 100
 def step(tx: Tx, policy: Policy) -> Step:
     """Delete one batch of keys of accounts whose hold `deleted` has stood for its whole delay.
 
+    That of a tenant counts for those who were in it when it was placed: whoever came later is held,
+    and keeps its keys.
+
     A hold of a source that cut unusually many accounts waits until an operator confirms it
-    (rule 2.8). The hold is read again under the account's lock: it may have been lifted. One of
-    which nothing is left to delete is carried out, and no run looks at it again: keys cannot be
-    added while it stands.
+    (rule 2.8). The hold is read again under the lock of its account or tenant: it may have been
+    lifted. One of which nothing is left to delete is carried out, and no run looks at it again:
+    keys cannot be added while it stands.
     """
-    found = list(
-        tx.execute(
-            f"""
-            SELECT h.account_id FROM keyturn.holds h WHERE {_DUE}
-            ORDER BY h.placed_at LIMIT :accounts
-            """,
-            delay=policy.deletion_delay,
-            accounts=ACCOUNTS,
-        ).scalars()
-    )
-    if not found:
-        return Step(0, finished=True)
+    due = tx.rows(_FIND, delay=policy.deletion_delay, accounts=ACCOUNTS)
+    if not due:
+        carried_out = tx.count(_CARRIED_OUT_ON_TENANTS, delay=policy.deletion_delay)
+        return Step(0, finished=not carried_out)
+    found = list({row["account_id"] for row in due})
+    holds.lock_tenants(tx, [row["tenant_id"] for row in due if row["tenant_id"]])
     holds.lock_accounts(tx, found)
     ids = list(
         tx.execute(
             f"""
-            SELECT k.id FROM keyturn.api_keys k
-            WHERE k.account_id = ANY(:locked) AND k.deleted_at IS NULL
-              AND EXISTS (SELECT FROM keyturn.holds h WHERE h.account_id = k.account_id AND {_DUE})
+            SELECT k.id FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
+            WHERE a.id = ANY(:locked) AND k.deleted_at IS NULL
+              AND EXISTS (SELECT FROM keyturn.holds h WHERE {_DOOMED} AND {_DUE})
             ORDER BY k.id LIMIT :batch
             """,
             delay=policy.deletion_delay,
@@ -60,8 +73,8 @@ def step(tx: Tx, policy: Policy) -> Step:
 def unconfirmed(tx: Tx, source: str) -> list[str]:
     """The e-mail addresses of accounts whose deletion by this source waits for an operator."""
     found = tx.execute(
-        """
-        SELECT a.email FROM keyturn.holds h JOIN keyturn.accounts a ON a.id = h.account_id
+        f"""
+        SELECT a.email FROM keyturn.holds h JOIN keyturn.accounts a ON {_DOOMED}
         WHERE h.source = :source AND h.confirm AND h.lifted_at IS NULL ORDER BY a.email
         """,
         source=source,

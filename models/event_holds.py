@@ -1,4 +1,7 @@
-"""What events do to holds: folded to one outcome per (account, source, kind), and written."""
+"""What events do to holds: folded to one outcome per (target, source, kind), and written.
+
+A target is an account, or a tenant.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from . import bursts, holds
-from .accounts import Link
+from .accounts import TENANT, Link
 from .base import Tx
 from .event_order import KIND, Mark, judge
 from .event_rows import Claimed
@@ -15,14 +18,16 @@ from .identity import new_id
 from .policy import Policy
 
 Target = tuple[UUID, str, str]
-"""Account, source and kind: what one hold is unique by."""
+"""Account or tenant, source and kind: what one hold is unique by."""
 
 
 def apply(
     tx: Tx, found: Sequence[Claimed], links: Mapping[int, Link], policy: Policy
 ) -> list[dict[str, Any]]:
-    """Place and lift the holds that events of locked accounts ask for; what became of each."""
+    """Place and lift the holds that events of locked accounts and tenants ask for; what became of
+    each."""
     marks = _marks(tx, {links[one.id].account_id for one in found})
+    tenants = {link.account_id for link in links.values() if link.format == TENANT}
     before = dict(marks)
     outcomes: list[dict[str, Any]] = []
     causes: dict[Target, Claimed] = {}
@@ -39,25 +44,32 @@ def apply(
                 "id": one.id,
                 "state": verdict.state,
                 "reason": verdict.reason,
-                "account_id": str(link.account_id),
+                "account_id": str(link.account_id) if link.format != TENANT else None,
             }
         )
-    _write_holds(tx, causes, before, marks)
+    of_tenants = {target: one for target, one in causes.items() if target[0] in tenants}
+    of_accounts = {target: one for target, one in causes.items() if target[0] not in tenants}
+    if of_tenants:
+        _write_holds(tx, _HOLDS.format(column="tenant_id"), of_tenants, before, marks)
+        holds.refresh_tenants(tx, sorted({target[0] for target in of_tenants}))
+    if of_accounts:
+        _write_holds(tx, _HOLDS.format(column="account_id"), of_accounts, before, marks)
+        holds.refresh_accounts(tx, sorted({target[0] for target in of_accounts}))
     bursts.watch(tx, {target[1] for target in causes if marks[target].standing}, policy)
     return outcomes
 
 
-def _marks(tx: Tx, account_ids: set[UUID]) -> dict[Target, Mark]:
+def _marks(tx: Tx, ids: set[UUID]) -> dict[Target, Mark]:
     rows = tx.rows(
         """
-        SELECT account_id, source, kind, mark_at, mark_sequence, mark_event,
-               placed_at IS NOT NULL AND lifted_at IS NULL AS standing
-        FROM keyturn.holds WHERE account_id = ANY(:ids)
+        SELECT coalesce(account_id, tenant_id) AS target, source, kind, mark_at, mark_sequence,
+               mark_event, placed_at IS NOT NULL AND lifted_at IS NULL AS standing
+        FROM keyturn.holds WHERE account_id = ANY(:ids) OR tenant_id = ANY(:ids)
         """,
-        ids=list(account_ids),
+        ids=list(ids),
     )
     return {
-        (row["account_id"], row["source"], row["kind"]): Mark(
+        (row["target"], row["source"], row["kind"]): Mark(
             row["standing"], row["mark_at"], row["mark_sequence"], row["mark_event"]
         )
         for row in rows
@@ -66,16 +78,15 @@ def _marks(tx: Tx, account_ids: set[UUID]) -> dict[Target, Mark]:
 
 def _write_holds(
     tx: Tx,
+    sql: str,
     causes: Mapping[Target, Claimed],
     before: Mapping[Target, Mark],
     after: Mapping[Target, Mark],
 ) -> None:
-    if not causes:
-        return
     rows = [
         {
             "id": str(new_id()),
-            "account_id": str(target[0]),
+            "target": str(target[0]),
             "source": target[1],
             "kind": target[2],
             "standing": after[target].standing,
@@ -87,28 +98,27 @@ def _write_holds(
         }
         for target, one in causes.items()
     ]
-    tx.execute(_HOLDS, rows=json.dumps(rows))
-    holds.refresh_accounts(tx, sorted({target[0] for target in causes}))
+    tx.execute(sql, rows=json.dumps(rows))
 
 
 _HOLDS = """
 WITH r AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        id uuid, account_id uuid, source text, kind text, standing boolean, changed boolean,
+        id uuid, target uuid, source text, kind text, standing boolean, changed boolean,
         mark_at timestamptz, mark_sequence bigint, mark_event bigint, why text)
 ), audited AS (
     INSERT INTO keyturn.audit (at, actor, action, account_id, why)
     SELECT :now, 'source:' || source,
-           CASE WHEN standing THEN 'hold.placed' ELSE 'hold.lifted' END, account_id,
+           CASE WHEN standing THEN 'hold.placed' ELSE 'hold.lifted' END, target,
            source || '/' || kind || ': ' || why
     FROM r WHERE changed
 )
 INSERT INTO keyturn.holds AS h
-    (id, account_id, source, kind, placed_at, reason, mark_at, mark_sequence, mark_event)
-SELECT id, account_id, source, kind, CASE WHEN standing THEN :now END, why,
+    (id, {column}, source, kind, placed_at, reason, mark_at, mark_sequence, mark_event)
+SELECT id, target, source, kind, CASE WHEN standing THEN :now END, why,
        mark_at, mark_sequence, mark_event
-FROM r ORDER BY account_id, source, kind
-ON CONFLICT (account_id, source, kind) WHERE account_id IS NOT NULL DO UPDATE SET
+FROM r ORDER BY target, source, kind
+ON CONFLICT ({column}, source, kind) WHERE {column} IS NOT NULL DO UPDATE SET
     placed_at = CASE
         WHEN excluded.placed_at IS NULL THEN h.placed_at
         WHEN h.placed_at IS NULL OR h.lifted_at IS NOT NULL THEN excluded.placed_at

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping
-
-from .accounts import Identity
+from .accounts import TENANT, Identity
 from .base import Tx
 from .event_order import Dated
 from .events import RESTRICTIVE, Action
 from .policy import Policy
+from .statements import Row
 
 PARK_AFTER = 5
 """Attempts that an event may fail on its own account before it is parked."""
@@ -40,6 +39,11 @@ class Claimed:
     def at(self) -> datetime:
         """When it happened, as well as that is known: by its producer, or by its receipt."""
         return self.event.occurred_at or self.event.received_at
+
+    @property
+    def of_tenant(self) -> bool:
+        """Whether it is about a whole tenant, and so about no account of its other names."""
+        return bool(self.names) and self.names[0][0] == TENANT
 
     @property
     def cause(self) -> str:
@@ -132,6 +136,25 @@ def free(tx: Tx, values: Collection[str]) -> None:
         tx.ring("accounts.apply_events")
 
 
+def reopen(tx: Tx, given_up: Collection[tuple[str, datetime]]) -> None:
+    """Have changes looked at again that took a name from an account at a time at which, as has
+    been told since, that account had it no longer."""
+    reopened = tx.count(
+        """
+        UPDATE keyturn.inbox i SET state = 'received', reason = NULL, attempts = 0,
+            next_attempt_at = :now, finished_at = NULL
+        FROM unnest(CAST(:values AS text[]), CAST(:times AS timestamptz[])) AS g (value, at)
+        WHERE i.state = 'done' AND i.action = 'identity_changed'
+          AND coalesce(i.occurred_at, i.received_at) = g.at
+          AND i.subject_value && CAST(ARRAY[g.value] AS text[])
+        """,
+        values=[value for value, _ in given_up],
+        times=[at for _, at in given_up],
+    )
+    if reopened:
+        tx.ring("accounts.apply_events")
+
+
 def lock(tx: Tx, claimed: Collection[Claimed]) -> set[int]:
     """Lock the rows; those that another worker has claimed since, or finished, are left to it."""
     return set(
@@ -195,7 +218,7 @@ def charge(tx: Tx, one: Claimed, reason: str) -> Counter[str]:
     return Counter({"parked" if park else "failed": 1})
 
 
-def claimed_of(row: RowMapping) -> Claimed:
+def claimed_of(row: Row) -> Claimed:
     """The event of an inbox row that was locked."""
     event = Dated(
         id=row["id"],
@@ -212,12 +235,15 @@ def claimed_of(row: RowMapping) -> Claimed:
         source=row["source"],
         attempts=row["attempts"],
         event=event,
-        names=tuple(map(_name, row["subject"])),
-        new_name=_name(new) if new else None,
+        names=tuple(_name(subject, row["source"]) for subject in row["subject"]),
+        new_name=_name(new, row["source"]) if new else None,
         key_digest=row["key_digest"],
         raw_type=row["raw_type"],
     )
 
 
-def _name(subject: Mapping[str, str]) -> Identity:
-    return subject["format"], subject["issuer"], subject["value"]
+def _name(subject: Mapping[str, str], source: str) -> Identity:
+    format, issuer, value = subject["format"], subject["issuer"], subject["value"]
+    if format == TENANT and not issuer:  # stored before a tenant's name had one
+        return format, source, value
+    return format, issuer, value

@@ -38,10 +38,17 @@ _RENAME: Final = "UPDATE (linked_at, unlinked_at, unlinked_by, unlinked_sequence
 _SCHEDULE: Final = "SELECT, INSERT, UPDATE"
 
 GRANTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "tenants": {
+        WORKER: "SELECT, UPDATE (held, unsettled, settled_to)",
+        OPS: "SELECT, INSERT, UPDATE (held, unsettled, settled_to)",
+        VERIFY: "SELECT (id, held)",
+    },
+    "tenant_identities": {WORKER: "SELECT", OPS: "SELECT, INSERT, DELETE"},
     "accounts": {
         WORKER: "SELECT, UPDATE (held, unsettled)",
-        OPS: "SELECT, INSERT, UPDATE (name, held, unsettled, public_key, rotation_policy)",
-        VERIFY: "SELECT (id, email, held)",
+        OPS: "SELECT, INSERT, UPDATE (email, name, held, unsettled, public_key, rotation_policy,"
+        " tenant_id, tenant_since)",
+        VERIFY: "SELECT (id, email, held, tenant_id)",
     },
     "account_identities": {WORKER: f"SELECT, INSERT, {_RENAME}", OPS: f"SELECT, INSERT, {_RENAME}"},
     "roles": {WORKER: "SELECT", OPS: "SELECT", VERIFY: "SELECT (name, permissions)"},

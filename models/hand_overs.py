@@ -7,16 +7,16 @@ use of the new key does.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from . import holds, outbox
 from .base import Tx
 from .policy import Policy
-from .rotation_policy import CLAIM, chosen
+from .rotation_policy import CLAIM, UNDECIDED, chosen
 from .rotation_rows import one
-from .rotation_rules import HAND_OVER_FAILED, Rotation
+from .rotation_rules import DELIVERED_BY, HAND_OVER_FAILED, Rotation
 from .rotation_steps import SYSTEM, bring_up_to_date, note
 from .sealing import BrokenSeal, Sealed, Sealer, UnknownKek
 from .sinks import HandOver, Outcome, Promoting, Sink
@@ -32,6 +32,23 @@ DELIVERED: Final = "delivered"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the hand-over of a new key to its sink is. Times are UTC.
+
+    `next_try` is when it is tried, or looked at by another worker; None where it will not be.
+    `error` is that of the last try, `receipt` what the sink said where it put the key.
+    """
+
+    sink: str
+    state: str
+    tries: int
+    next_try: datetime | None
+    error: str | None
+    receipt: str | None
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Leased:
     """A hand-over that is this worker's to try until the lease ends; `sealed` once it has begun."""
 
@@ -43,8 +60,12 @@ class Leased:
 
 
 def plan(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
-    """Write down to which sink the new key of a rotation goes, unless its holder is to claim it."""
-    sink = chosen(policy.rotation_policies, rotation.policy_name).sink
+    """Write down to which sink the new key of a rotation goes, unless its holder is to claim it.
+
+    Where the rotation policies are not known, `lease` decides that by a worker's.
+    """
+    known = policy.rotation_policies
+    sink = chosen(known, rotation.policy_name).sink if known else UNDECIDED
     if sink == CLAIM:
         return rotation
     tx.execute(
@@ -60,6 +81,25 @@ def plan(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
     )
     tx.ring(FLOW)
     return replace(rotation, sink=sink)
+
+
+def progress(tx: Tx, rotation_id: UUID) -> Progress | None:
+    """How the hand-over of a rotation stands; None where its new key is fetched."""
+    row = tx.row(
+        """
+        SELECT h.sink, h.attempts AS tries, h.error, h.receipt, h.delivered_at,
+            CASE WHEN h.state = 'waiting' AND o.is_over THEN 'skipped' ELSE h.state END AS state,
+            CASE WHEN (h.state = 'waiting' AND NOT o.is_over)
+                      OR (h.state = 'delivered' AND r.confirmed_at IS NOT NULL)
+                 THEN h.due_at END AS next_try
+        FROM keyturn.hand_overs h JOIN keyturn.rotations r ON r.id = h.rotation_id
+        CROSS JOIN LATERAL (SELECT r.claimed_at IS NOT NULL OR r.state <> 'issued' AS is_over) o
+        WHERE h.rotation_id = :id AND h.sink <> :fetched
+        """,
+        id=rotation_id,
+        fetched=CLAIM,
+    )
+    return None if row is None else Progress(**row)
 
 
 def due(tx: Tx, resting: Collection[str] = ()) -> UUID | None:
@@ -82,9 +122,13 @@ def lease(tx: Tx, rotation_id: UUID, policy: Policy) -> Leased | None:
     """Claim a hand-over for one try, which costs an attempt.
 
     What is due of its rotation is done first. None where there is nothing to hand over any more,
-    where somebody else has it, or where all tries were begun and none came back.
+    where somebody else has it, where all tries were begun and none came back, or where only now its
+    sink was chosen.
     """
     rotation = bring_up_to_date(tx, _locked(tx, rotation_id), policy)
+    if rotation.sink == UNDECIDED:
+        _choose(tx, rotation, policy)
+        return None
     row = tx.row(
         """
         UPDATE keyturn.hand_overs h
@@ -115,6 +159,26 @@ def lease(tx: Tx, rotation_id: UUID, policy: Policy) -> Leased | None:
         _fail(tx, rotation, leased, why, policy)
         return None
     return leased
+
+
+def _choose(tx: Tx, rotation: Rotation, policy: Policy) -> None:
+    """What the key's policy says of a rotation that a product asked for."""
+    sink = chosen(policy.rotation_policies, rotation.policy_name).sink
+    tx.execute(
+        """
+        WITH decided AS (
+            UPDATE keyturn.hand_overs SET sink = :sink,
+                state = CASE WHEN :fetched THEN 'skipped' ELSE state END,
+                error = CASE WHEN :fetched THEN 'the holder of the old key fetches the new one' END
+            WHERE rotation_id = :id AND sink = :undecided
+        )
+        UPDATE keyturn.rotations SET sink = :sink WHERE id = :id AND sink = :undecided
+        """,
+        id=rotation.id,
+        sink=sink,
+        fetched=sink == CLAIM,
+        undecided=UNDECIDED,
+    )
 
 
 def attempt(sink: Sink, leased: Leased, sealer: Sealer) -> Outcome:
@@ -257,7 +321,7 @@ def _taken(tx: Tx, rotation: Rotation, leased: Leased, outcome: Outcome, promote
             WHERE id = :id AND state = 'issued' AND claimed_at IS NULL
             """,
             id=rotation.id,
-            by=f"sink:{leased.sink}",
+            by=f"{DELIVERED_BY}{leased.sink}",
             old_end=rotation.old_expires_at,
         )
     verb = "handed_over" if first else "promoted"

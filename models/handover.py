@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from . import api_keys, holds, outbox, roles
+from . import api_keys, outbox, roles
 from .base import Tx
 from .errors import NotFound, Refused
 from .key_text import Peppers, Secret, read
 from .policy import Policy
 from .rotation_mails import mail
-from .rotation_rows import select
+from .rotation_rows import Offered, offered
 from .rotation_rules import UNREADABLE, Cancel, Rotation, decide
 from .rotation_steps import note
-from .sealing import BrokenSeal, Sealed, Sealer, UnknownKek
+from .sealing import BrokenSeal, Sealer, UnknownKek
 
+BY_HOLDER = "by the holder of the old key"
 ALARM_PAUSE = timedelta(hours=1)
 """Each try of a script that claims again and again is audited; its owner gets one mail an hour."""
 
@@ -43,30 +44,23 @@ def claim(
     `account_held`, `role_not_allowed`; or that the secret does not open, which leaves it there.
     """
     secret = read(old_text, policy.key_prefix)
-    key = secret and api_keys.by_text(tx, secret.reveal(), peppers)
-    if not key:
+    key_id = secret and api_keys.lock_by_text(tx, secret.reveal(), peppers)
+    if not key_id:
         return NotFound(
             "key_unknown",
             "no key has this text: give the OLD key, whole and without anything around it",
         )
-    holds.lock_accounts(tx, [key.account_id])
-    found = select(
-        tx,
-        "r.old_key_id = :key AND r.reissued_as IS NULL"
-        " ORDER BY r.issued_at DESC, r.id DESC LIMIT 1",
-        key=key.id,
-    )
-    if not found:
+    found = offered(tx, key_id)
+    if found is None:
         return Refused(
             "no_rotation",
-            f"key {key.id} has no successor; `keyturn keys rotate {key.id}` makes one",
+            f"key {key_id} has no successor; `keyturn keys rotate {key_id}` makes one",
         )
-    rotation = found[0]
-    refusal = _refusal(rotation, policy, tx.now()) or _not_allowed(tx, rotation)
+    refusal = _refusal(found.rotation, policy, tx.now()) or _not_allowed(tx, found)
     if refusal is None:
-        return _claimed(tx, rotation, actor, sealer)
+        return _claimed(tx, found, actor, sealer)
     if refusal.code == "already_claimed":
-        _alarm(tx, rotation, actor)
+        _alarm(tx, found.rotation, actor)
     return refusal
 
 
@@ -74,12 +68,7 @@ def _refusal(rotation: Rotation, policy: Policy, now: datetime) -> Refused | Non
     step = decide(rotation, policy, now)
     reason = step.reason if isinstance(step, Cancel) else rotation.cancel_reason
     if rotation.claimed_at is not None and reason is None:
-        return Refused(
-            "already_claimed",
-            f"the new key was fetched before, at {rotation.claimed_at:%Y-%m-%d %H:%M} UTC, and is"
-            " shown once only; if that was not you, tell your operators at once; if its text was"
-            f" lost, an operator runs `keyturn rotations reissue {rotation.id}`",
-        )
+        return _handed_over_before(rotation, rotation.claimed_at)
     unfit = _unfit(rotation)
     if unfit is not None or reason is None:
         return unfit or (None if rotation.claimable else _gone(rotation))
@@ -87,6 +76,21 @@ def _refusal(rotation: Rotation, policy: Policy, now: datetime) -> Refused | Non
     if reason in ("unclaimed", "account_held"):
         return Refused("secret_gone", f"the new key was withdrawn, unclaimed ({reason}); {again}")
     return Refused("rotation_cancelled", f"the rotation was cancelled ({reason}); {again}")
+
+
+def _handed_over_before(rotation: Rotation, at: datetime) -> Refused:
+    if rotation.delivered_by is not None:
+        said = (
+            f"the new key was handed over by the sink {rotation.delivered_by!r}, at"
+            f" {at:%Y-%m-%d %H:%M} UTC, and is to be found where that puts it; if it is not there,"
+        )
+    else:
+        said = (
+            f"the new key was fetched before, at {at:%Y-%m-%d %H:%M} UTC, and is shown once only;"
+            " if that was not you, tell your operators at once; if its text was lost,"
+        )
+    mend = f"an operator runs `keyturn rotations reissue {rotation.id}`"
+    return Refused("already_claimed", f"{said} {mend}")
 
 
 def _unfit(rotation: Rotation) -> Refused | None:
@@ -112,22 +116,23 @@ def _gone(rotation: Rotation) -> Refused:
     )
 
 
-def _not_allowed(tx: Tx, rotation: Rotation) -> Refused | None:
+def _not_allowed(tx: Tx, found: Offered) -> Refused | None:
     """Roles may have been narrowed since issue: nobody is handed more than they would be now."""
+    if found.role_allowed:
+        return None
     try:
-        roles.check_grant(tx, rotation.role, rotation.account_id)
+        roles.check_grant(tx, found.rotation.role, found.rotation.account_id)
     except Refused as refused:
         return refused
     return None
 
 
 def _claimed(
-    tx: Tx, rotation: Rotation, actor: str, sealer: Sealer
+    tx: Tx, found: Offered, actor: str, sealer: Sealer
 ) -> Claimed | Refused | UnknownKek | BrokenSeal:
+    rotation = found.rotation
     try:
-        secret = hand_over(
-            tx, rotation, actor=actor, sealer=sealer, why="by the holder of the old key"
-        )
+        secret = hand_over(tx, found, actor=actor, sealer=sealer, why=BY_HOLDER)
     except (UnknownKek, BrokenSeal) as error:
         _unreadable(tx, rotation, actor, error)
         return error
@@ -144,19 +149,16 @@ def _claimed(
     )
 
 
-def hand_over(tx: Tx, rotation: Rotation, *, actor: str, sealer: Sealer, why: str) -> Secret | None:
+def hand_over(tx: Tx, found: Offered, *, actor: str, sealer: Sealer, why: str) -> Secret | None:
     """Take the sealed text out of a rotation of a locked account; None where it is gone.
 
     Raises UnknownKek and BrokenSeal, and has changed nothing then.
     """
-    row = tx.row(
-        "SELECT sealed, sealed_kek FROM keyturn.rotations WHERE id = :id AND sealed IS NOT NULL",
-        id=rotation.id,
-    )
-    if row is None:
+    rotation = found.rotation
+    if found.sealed is None:
         return None
     secret = sealer.open(
-        Sealed(row["sealed_kek"], row["sealed"]),
+        found.sealed,
         key_id=rotation.new_key_id,
         account_id=rotation.account_id,
         rotation_id=rotation.id,
@@ -164,11 +166,12 @@ def hand_over(tx: Tx, rotation: Rotation, *, actor: str, sealer: Sealer, why: st
     taken = tx.count(
         """
         UPDATE keyturn.rotations
-        SET claimed_at = :now, sealed = NULL, sealed_kek = NULL, next_check_at = :old_end,
-            blocked_reason = NULL
+        SET claimed_at = :now, claimed_by = :by, sealed = NULL, sealed_kek = NULL,
+            next_check_at = :old_end, blocked_reason = NULL
         WHERE id = :id AND state = 'issued' AND claimed_at IS NULL AND sealed IS NOT NULL
         """,
         id=rotation.id,
+        by=actor,
         old_end=rotation.old_expires_at,
     )
     if not taken:
@@ -200,4 +203,5 @@ def _alarm(tx: Tx, rotation: Rotation, actor: str) -> None:
         pause=ALARM_PAUSE,
     )
     if due:
-        mail(tx, rotation, "claimed_again", priority=outbox.URGENT)
+        sink = rotation.delivered_by
+        mail(tx, rotation, "claimed_again", priority=outbox.URGENT, sink=sink)

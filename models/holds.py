@@ -1,4 +1,7 @@
-"""Holds: what stops an account or a key, per (source, kind). Lifting one lifts nothing else."""
+"""Holds: what stops a tenant, an account or a key, per (source, kind).
+
+Lifting one lifts nothing else.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +16,15 @@ from .policy import Policy
 
 OPERATOR = "operator"
 
+CONCERNS = "(h.account_id = a.id OR h.tenant_id = a.tenant_id)"
+"""A hold `h` is one of account `a`, or of the tenant that it is in."""
+
+JOINED = "CASE WHEN h.tenant_id IS NOT NULL THEN a.tenant_since END"
+"""Where such a hold is the tenant's: when the account came into it."""
+
+SINCE = f"greatest(h.placed_at, {JOINED})"
+"""Since when such a hold concerns the account: it may have come into the tenant later."""
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -26,10 +38,15 @@ class Hold:
 
 @dataclass(frozen=True)
 class Target:
-    """What a hold stops: `on_account`, or `on_key`."""
+    """What a hold stops: `on_tenant`, `on_account`, or `on_key`."""
 
-    column: Literal["account_id", "key_id"]
+    column: Literal["tenant_id", "account_id", "key_id"]
     id: UUID
+
+
+def on_tenant(tenant_id: UUID) -> Target:
+    """Every account that is in a tenant."""
+    return Target("tenant_id", tenant_id)
 
 
 def on_account(account_id: UUID) -> Target:
@@ -53,7 +70,7 @@ class Cause:
 
 
 def standing(tx: Tx, target: Target) -> list[Hold]:
-    """The holds that stand on an account or on a key, oldest first."""
+    """The holds that stand on just this target, oldest first."""
     rows = tx.rows(
         f"""
         SELECT source, kind, placed_at, reason FROM keyturn.holds
@@ -63,6 +80,16 @@ def standing(tx: Tx, target: Target) -> list[Hold]:
         target=target.id,
     )
     return [Hold(**row) for row in rows]
+
+
+def lock_tenants(tx: Tx, ids: Iterable[UUID]) -> None:
+    """Take tenants' rows, in order, before those of accounts: the first statement of whatever
+    changes their holds."""
+    if wanted := sorted(set(ids)):
+        tx.execute(
+            "SELECT FROM keyturn.tenants WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
+            ids=wanted,
+        )
 
 
 def lock_accounts(tx: Tx, ids: Iterable[UUID]) -> None:
@@ -100,13 +127,32 @@ def refresh_accounts(tx: Tx, ids: Sequence[UUID]) -> int:
     return changed
 
 
+def refresh_tenants(tx: Tx, ids: Sequence[UUID]) -> int:
+    """The same of locked tenants, whose members want settling: all of them, from the first on."""
+    changed = tx.count(
+        """
+        UPDATE keyturn.tenants t SET held = h.held, unsettled = true, settled_to = NULL
+        FROM (
+            SELECT tenant_id, bool_or(placed_at IS NOT NULL AND lifted_at IS NULL) AS held
+            FROM keyturn.holds WHERE tenant_id = ANY(:ids) GROUP BY tenant_id
+        ) h
+        WHERE t.id = h.tenant_id AND t.held <> h.held
+        """,
+        ids=list(ids),
+    )
+    if changed:
+        tx.ring("keys.settle")
+    return changed
+
+
 def place(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
-    """Place a hold on a locked account, or on a key of one. False where it stood already."""
+    """Place a hold on a locked account or tenant, or on a key of a locked account. False where it
+    stood already."""
     return bool(place_alike(tx, {target: cause}, policy))
 
 
 def place_alike(tx: Tx, wanted: Mapping[Target, Cause], policy: Policy) -> int:
-    """Place holds, all on accounts or all on keys, that differ only in what they are on and why.
+    """Place holds, all on one kind of target, that differ only in what they are on and why.
 
     Returns how many did not stand already.
     """
@@ -137,7 +183,7 @@ def place_alike(tx: Tx, wanted: Mapping[Target, Cause], policy: Policy) -> int:
 
 
 def lift(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
-    """Lift one hold of a locked account, or of a key of one. False where none stood."""
+    """Lift one hold of what `place` may be given. False where none stood."""
     lifted = tx.count(
         f"""
         UPDATE keyturn.holds SET lifted_at = :now
@@ -155,16 +201,18 @@ def lift(tx: Tx, target: Target, cause: Cause, policy: Policy) -> bool:
 
 def _changed(tx: Tx, verb: str, changed: Mapping[Target, Cause], policy: Policy) -> None:
     """Write down holds that are alike, and let what they are on follow them."""
-    accounts, keys = list[UUID](), list[UUID]()
+    tenants, accounts, keys = list[UUID](), list[UUID](), list[UUID]()
     for target, cause in changed.items():
         what = f"{cause.source}/{cause.kind}"
         why = what if cause.reason is None else f"{what}: {cause.reason}"
-        if target.column == "account_id":
-            audit.record(tx, cause.actor, f"hold.{verb}", account_id=target.id, why=why)
-            accounts.append(target.id)
-        else:
+        if target.column == "key_id":
             audit.record(tx, cause.actor, f"hold.{verb}", key_id=target.id, why=why)
             keys.append(target.id)
+        else:
+            audit.record(tx, cause.actor, f"hold.{verb}", account_id=target.id, why=why)
+            (accounts if target.column == "account_id" else tenants).append(target.id)
+    if tenants:
+        refresh_tenants(tx, tenants)
     if accounts:
         refresh_accounts(tx, accounts)
     if keys:

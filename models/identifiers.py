@@ -18,7 +18,7 @@ MAX_EMAIL = 254
 MAX_LOCAL_PART = 64
 """Octets before the @ (RFC 5321, section 4.5.3.1.1)."""
 
-ISSUED = frozenset({"opaque", "external_id"})
+ISSUED = frozenset({"opaque", "external_id", "tenant"})
 """Formats whose values belong to the source that gives them: it is their issuer."""
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -98,7 +98,8 @@ def normalise_email(text: str) -> str:
 
 
 def _check_local_part(local: str) -> None:
-    if any(unicodedata.category(character)[0] in "CZ" for character in local):
+    plain = local.isascii() and local.isprintable() and " " not in local
+    if not plain and any(unicodedata.category(character)[0] in "CZ" for character in local):
         raise _refused("it holds white space, a line break or an invisible character")
     if _NEVER_IN_LOCAL_PART & set(local):
         raise _refused("it is a list, a display name or a quoted name")
@@ -124,6 +125,8 @@ def _lower(local: str) -> str:
 
     U+212A (the sign for Kelvin) becomes a plain k in lower case: two mailboxes would become one.
     """
+    if local.isascii():
+        return local.lower()
     return "".join(
         character if not character.isascii() and character.lower()[0].isascii()
         else character.lower()

@@ -24,13 +24,25 @@ from .policy import Policy
 Outcome = dict[str, Any]
 """What became of an event: `id`, `state`, `reason`, `account_id`."""
 
+UNLINKED = (
+    "its mails still go to an address that no longer names it: `keyturn accounts email ACCOUNT NEW`"
+)
+"""What the alarm `address_unlinked` says."""
+
+CONTRADICTED = (
+    "contradicted: a change of a later time was applied to this account before; if that was about "
+    "somebody else, who had got the name, mend both: `keyturn accounts identities` lists names"
+)
+"""Why a change parks that comes behind a later one."""
+
 OURS = frozenset({"account", "tenant"})
 """Formats that no source takes from an account or gives to one."""
 
 
 def waits(one: Claimed) -> Outcome:
     """What becomes of an event whose account is not known."""
-    return _outcome(one, "waiting_for_account", "no account has this name yet")
+    whose = "tenant" if one.of_tenant else "account"
+    return _outcome(one, "waiting_for_account", f"no {whose} has this name yet")
 
 
 def apply(
@@ -86,6 +98,8 @@ class _Book:
     changed: dict[UUID, tuple[Identity, Link]] = field(default_factory=dict)
     added: dict[UUID, tuple[Identity, Link]] = field(default_factory=dict)
     audited: list[dict[str, Any]] = field(default_factory=list)
+    again: list[tuple[Identity, datetime]] = field(default_factory=list)
+    """Names, and when one was given up by a change that turns out to be about somebody else."""
 
     def at(self, name: Identity, moment: datetime) -> Link | None:
         return named_at(self.links.get(name, ()), moment)
@@ -128,8 +142,9 @@ def _judge(one: Claimed, book: _Book, tolerance: timedelta) -> Outcome:
     if link is None:
         return _unknown(one, leaving, book)
     account_id = link.account_id
-    if _is_older(one, leaving, account_id, book):
-        return _outcome(one, "stale", "a newer change of this name was applied before", account_id)
+    late = _too_late(one, leaving, book)
+    if late:
+        return _outcome(one, *late, account_id)
     for name, found in hits:
         if found and name[0] in RECYCLABLE and one.at < found.linked_at:
             reason = f"older_than_link: the {name[0]} may have named somebody else then"
@@ -160,6 +175,8 @@ def _doubt(one: Claimed, tolerance: timedelta) -> str | None:
     if one.at > one.event.received_at + tolerance:
         return "from_the_future: check the producer's clock"
     new = one.new_name
+    if one.of_tenant:
+        return "not_supported: an operator changes what names a tenant"
     if not _leaving(one) and new is None:
         return "not_supported: it takes no name that a source gives"
     if new is not None and new[0] in OURS:
@@ -186,23 +203,37 @@ def _unknown(one: Claimed, leaving: Sequence[Identity], book: _Book) -> Outcome:
     return waits(one)
 
 
-def _is_older(one: Claimed, leaving: Sequence[Identity], account_id: UUID, book: _Book) -> bool:
-    """Whether a newer change has already said what becomes of the name.
+def _too_late(one: Claimed, leaving: Sequence[Identity], book: _Book) -> tuple[str, str] | None:
+    """State and reason of a change behind which a newer one was applied; None where it counts."""
+    if _is_outnumbered(one, leaving, book):
+        return "stale", "a newer change of this name was applied before"
+    return ("parked", CONTRADICTED) if _is_contradicted(one, leaving, book) else None
 
-    A newer one that put no other name in its place said only that it is gone: then this one, which
-    has another name to give, still counts.
-    """
-    actor, sequence = _actor(one), one.event.sequence
+
+def _is_outnumbered(one: Claimed, leaving: Sequence[Identity], book: _Book) -> bool:
+    """Whether its source has given the name anew by a higher number."""
+    sequence = one.event.sequence
+    if sequence is None:
+        return False
     for name in leaving:
         link = book.at(name, one.at)
-        if link is None:
-            continue
-        if link.unlinked_at is not None and link.replaced and not _same(one, link, book):
+        marks = _sequences(book.links[name], _actor(one)) if link and not link.unlinked_at else ()
+        if any(mark > sequence for mark in marks):
             return True
-        if sequence is not None and link.unlinked_at is None:
-            marks = _sequences(book.links[name], actor)
-            if any(mark > sequence for mark in marks):
-                return True
+    return False
+
+
+def _is_contradicted(one: Claimed, leaving: Sequence[Identity], book: _Book) -> bool:
+    """Whether a change of a later time has put another name in the place of this one.
+
+    Then the name was given up twice: by two people, of whom the later one is taken for the earlier,
+    or by one who had got it back. One that put no other name in its place said only that it is
+    gone: then this one, which may have another name to give, still counts.
+    """
+    for name in leaving:
+        link = book.at(name, one.at)
+        if link and link.unlinked_at and link.replaced and not _same(one, link, book):
+            return True
     return False
 
 
@@ -233,6 +264,8 @@ def _unlink(one: Claimed, name: Identity, account_id: UUID, book: _Book) -> None
         return
     if link.unlinked_at is None:
         book.audit(one, "account.unlinked", account_id, name)
+    elif one.at < link.unlinked_at and not link.replaced:
+        book.again.append((name, link.unlinked_at))
     ended = replace(
         link,
         unlinked_at=max(one.at, link.linked_at),
@@ -276,6 +309,8 @@ def _write(tx: Tx, book: _Book) -> None:
         _tell_of_addresses(tx, book, gone)
         if gone:
             event_rows.free(tx, [value for _, _, value in gone])
+    if book.again:
+        event_rows.reopen(tx, [(value, at) for (_, _, value), at in book.again])
     if book.added:
         tx.execute(_ADD, rows=_json(book.added))
     if book.audited:
@@ -294,8 +329,7 @@ def _tell_of_addresses(tx: Tx, book: _Book, gone: set[Identity]) -> None:
         name = ("email", "", row["email"])
         holder = book.now(name)
         if holder is None or holder.account_id != row["id"]:
-            why = "its mails still go to an address that no longer names it"
-            tx.alarm("address_unlinked", account=str(row["id"]), why=why)
+            tx.alarm("address_unlinked", account=str(row["id"]), why=UNLINKED)
 
 
 def _json(written: Mapping[UUID, tuple[Identity, Link]]) -> str:

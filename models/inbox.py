@@ -100,7 +100,7 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
         }
     event = item.content
     subjects = _subjects(event.subject, source.name)
-    state, reason = _first_state(source, event.action, event.certainty, tenant=_is_tenant(subjects))
+    state, reason = _first_state(source, event.action, event.certainty)
     new_subject = next(iter(_subjects(event.new_subject, source.name)), None)
     named = [*subjects, new_subject] if new_subject else subjects
     return common | {
@@ -124,25 +124,14 @@ def _row(source: Source, item: Received) -> dict[str, Any]:
     }
 
 
-def _first_state(
-    source: Source, action: Action, certainty: Certainty, *, tenant: bool
-) -> tuple[str, str | None]:
+def _first_state(source: Source, action: Action, certainty: Certainty) -> tuple[str, str | None]:
     if certainty is Certainty.HINT:
         return "parked", "hint: something may have changed; look at the account at the producer"
     if action is Action.NONE:
         return "ignored", "no_effect: this type of event says nothing about an account's state"
     if action not in source.actions:
         return "parked", f"not_trusted: source {source.name!r} may not say {action!s}"
-    if tenant:
-        return "parked", (
-            "not_supported: it is about a whole tenant, and nothing is done about that yet; look "
-            "at the tenant's accounts yourself"
-        )
     return "received", None
-
-
-def _is_tenant(subjects: Sequence[Mapping[str, str]]) -> bool:
-    return any(subject["format"] == "tenant" for subject in subjects)
 
 
 def _subjects(subject: Subject | None, source: str) -> list[dict[str, str]]:
@@ -308,16 +297,11 @@ def requeue(tx: Tx, event: int, source: Source) -> None:
     """Have a parked or waiting event looked at again, by the rules as they stand now.
 
     `source` is its source as it is trusted now. Refused as `event_finished`, or as the rules refuse
-    what the event says: `hint`, `not_trusted`, `not_supported`.
+    what the event says: `hint`, `not_trusted`.
     """
     found = find(tx, event)
     if found.state in REPLAYED and found.action and found.certainty:
-        _, why = _first_state(
-            source,
-            Action(found.action),
-            Certainty(found.certainty),
-            tenant=_is_tenant(found.subject or ()),
-        )
+        _, why = _first_state(source, Action(found.action), Certainty(found.certainty))
         if why is not None:
             code, message = why.split(": ", 1)
             raise Refused(code, f"event {event} stays {found.state}: {message}")

@@ -144,6 +144,8 @@ _CHANGED = {
     "accounts": "a.id = ANY(:accounts)",
     "account_entries": "(e.key_id IS NULL AND e.account_id = ANY(:accounts))",
     "held_accounts": "h.account_id = ANY(:accounts)",
+    "held_tenants": "h.tenant_id = ANY(:accounts)",
+    "tenants": "t.id = ANY(:accounts)",
     "families": "k.family_id = ANY(:families)",
     "rotated_families": "r.family_id = ANY(:families)",
     "rotations": "(r.old_key_id = ANY(:keys) OR r.new_key_id = ANY(:keys))",
@@ -154,6 +156,7 @@ _EVERYTHING = dict.fromkeys(_CHANGED, "true") | {
     "key_entries": "e.key_id IS NOT NULL",
     "account_entries": "e.key_id IS NULL",
     "held_accounts": "h.account_id IS NOT NULL",
+    "held_tenants": "h.tenant_id IS NOT NULL",
     "held_keys": "h.key_id IS NOT NULL",
 }
 
@@ -166,6 +169,10 @@ _KEYS = f"""
         UNION
         (SELECT k.id FROM (SELECT DISTINCT account_id FROM recent WHERE key_id IS NULL) touched
          JOIN keyturn.api_keys k USING (account_id) LIMIT :window)
+        UNION
+        (SELECT k.id FROM (SELECT DISTINCT account_id FROM recent WHERE key_id IS NULL) touched
+         JOIN keyturn.accounts a ON a.tenant_id = touched.account_id
+         JOIN keyturn.api_keys k ON k.account_id = a.id LIMIT :window)
         UNION
         SELECT id FROM keyturn.api_keys TABLESAMPLE SYSTEM (
             least(100, 100.0 * :pages * 8192 / greatest(1, pg_relation_size('keyturn.api_keys'))))
@@ -186,6 +193,8 @@ _ACCOUNTS = f"""
     SELECT ARRAY(
         SELECT account_id FROM ({_RECENT}) recent WHERE account_id IS NOT NULL
         UNION SELECT account_id FROM keyturn.api_keys WHERE id = ANY(:keys)
+        UNION SELECT a.tenant_id FROM keyturn.api_keys k JOIN keyturn.accounts a
+            ON a.id = k.account_id WHERE k.id = ANY(:keys) AND a.tenant_id IS NOT NULL
     )
 """
 _FAMILIES = "SELECT ARRAY(SELECT DISTINCT family_id FROM keyturn.api_keys WHERE id = ANY(:keys))"
@@ -199,7 +208,7 @@ _SEALS = """
 
 
 def _scope(tx: Tx, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a check that is not full looks at: ids of keys, accounts and families."""
+    """What a check that is not full looks at: ids of keys, families, accounts and tenants."""
     bounds = {"window": WINDOW, "pages": SAMPLE_PAGES, "reached": REACHED}
     keys: list[UUID] = tx.scalar(_KEYS, **bounds, **params)
     newest: int = tx.scalar("SELECT coalesce(max(id), 0) FROM keyturn.inbox")

@@ -15,10 +15,12 @@ from . import accounts, holds, notices, settle
 from .accounts import Identity
 from .base import Tx
 from .creation import LONGEST_VALIDITY, SHORTEST_VALIDITY
+from .holds import CONCERNS
 from .identity import new_id
 from .imports import Outcome, refused
 from .key_text import SCHEME_HMAC, Peppers, digest_of_hash
 from .policy import Policy
+from .rehearsal import Rehearsal
 from .roles import Role, known
 
 JOB = "keys.import"
@@ -52,13 +54,14 @@ def batch(
     rows: Sequence[KeyRow],
     *,
     expires_in: timedelta | None,
-    dry_run: bool,
+    rehearsal: Rehearsal | None,
     actor: str,
     peppers: Peppers,
     policy: Policy,
 ) -> list[Outcome]:
     """Import some keys in one transaction.
 
+    With a `rehearsal` nothing is written; what it heard of in earlier batches counts as there.
     The accounts' rows are taken first: the keys of one that is held are stopped in the same
     transaction (rule 3.3). A key that is there is left as it is, whatever became of it.
     `expires_in` is the life, from now on, of keys without an end. None lives longer than 25 weeks
@@ -68,12 +71,15 @@ def batch(
     """
     links = accounts.resolve(tx, {row.account for row in rows})
     owners = {name: link.account_id for name, link in links.items()}
-    if not dry_run:
+    if rehearsal is None:
         holds.lock_accounts(tx, owners.values())
     outcomes: dict[int, Outcome] = {}
     new: dict[bytes, dict[str, Any]] = {}
     judge = _Judge(tx, set(owners.values()), expires_in)
     there = _there(tx, rows, peppers)
+    if rehearsal is not None:
+        told = rehearsal.recall("key", {row.sha256.hex() for row in rows})
+        there |= {bytes.fromhex(digest): UUID(account) for digest, account in told.items()}
     for row in rows:
         owner = owners.get(row.account)
         holder = there.get(row.sha256)
@@ -85,7 +91,9 @@ def batch(
             outcomes[row.line] = Outcome(row.line, "created", made["code"])
         else:
             outcomes[row.line] = made or _found(row, holder, owner)
-    if new and not dry_run:
+    if rehearsal is not None:
+        rehearsal.remember("key", {digest.hex(): key["account"] for digest, key in new.items()})
+    elif new:
         foreign = any(row.foreign for row in rows if row.sha256 in new)
         _write(tx, list(new.values()), foreign, actor, peppers.current, policy)
     return [outcomes[row.line] for row in rows]
@@ -99,9 +107,9 @@ class _Judge:
         self._expires_in = expires_in
         self._roles = {role.name: role for role in known(tx)}
         found = tx.rows(
-            """
+            f"""
             SELECT a.id, a.role, EXISTS (
-                SELECT FROM keyturn.holds h WHERE h.account_id = a.id AND h.kind = 'deleted'
+                SELECT FROM keyturn.holds h WHERE {CONCERNS} AND h.kind = 'deleted'
                   AND h.placed_at IS NOT NULL AND h.lifted_at IS NULL) AS deleted
             FROM keyturn.accounts a WHERE a.id = ANY(:ids)
             """,

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from . import notice_ranges
 from .base import Step, Tx
 from .creation import LONGEST_VALIDITY
 from .messages import Delivery, Outgoing
 from .notice_ranges import Mark, Range
 from .policy import Policy
+from .predicate import HELD
+from .statements import Row
 from .tables import ROTATION_STATES, one_of
 
 EXPIRING, EXPIRED = "notice.expiring", "notice.expired"
@@ -35,7 +35,7 @@ _STOPPED = f"""
              SELECT FROM keyturn.rotations r WHERE r.old_key_id = k.id
              AND r.{one_of("state", tuple(s for s in ROTATION_STATES if s != "cancelled"))}
          ) THEN 'replaced'
-         WHEN a.held THEN 'account_held'
+         WHEN {HELD} THEN 'account_held'
          WHEN k.held THEN 'key_held' END
 """
 """Why the owner of a key `k` needs no notice of it, or NULL."""
@@ -200,7 +200,7 @@ def _run(
     after_id: UUID,
     until: datetime,
     **given: object,
-) -> RowMapping:
+) -> Row:
     smallest = min(policy.notice_thresholds, default=2 * LONGEST_VALIDITY)
     row = tx.row(
         _PLAN.format(stopped=_STOPPED, scope=scope),

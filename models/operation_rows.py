@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from .base import Tx
 from .errors import NotFound
 from .operation_tables import OPERATION_ENDED
+from .statements import Row
 
 SHOWN = 100
 """Keys that were not rotated which a look at an operation names; it counts all."""
@@ -148,7 +147,7 @@ def unrotated(tx: Tx, operation_id: UUID) -> list[Unrotated]:
     return [Unrotated(**row) for row in rows]
 
 
-def _operation(row: RowMapping) -> Operation:
+def _operation(row: Row) -> Operation:
     given = dict(row)
     facts = given.pop("facts")
     return Operation(**given, **facts)

@@ -7,12 +7,13 @@ from typing import Any, Self
 from uuid import UUID
 
 from .policy import Policy
+from .predicate import HELD
 from .tables import ROTATION_OPEN, one_of
 
 LEFT_OUT = f"""
     CASE WHEN k.deleted_at IS NOT NULL THEN 'key_deleted'
          WHEN k.status = 'expired' OR k.expires_at <= :now THEN 'key_expired'
-         WHEN a.held THEN 'account_held'
+         WHEN {HELD} THEN 'account_held'
          WHEN k.status = 'retired' THEN 'replaced'
          WHEN k.held THEN 'key_held'
          WHEN EXISTS (
@@ -47,7 +48,7 @@ CHOSEN = f"""
 REASONS: Mapping[str, str] = {
     "key_deleted": "deleted",
     "key_expired": "expired",
-    "account_held": "its account is disabled",
+    "account_held": "its account, or the tenant of that, is disabled",
     "replaced": "replaced by a successor",
     "key_held": "disabled",
     "in_rotation": "already in rotation",

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from . import audit, rotations
 from .base import Database, Tx, is_server_trouble
 from .errors import Refused
@@ -21,6 +19,7 @@ from .operation_letters import tell_owners
 from .operation_selection import LEFT_OUT, WITH_ROLES
 from .policy import Policy
 from .sealing import Sealer
+from .statements import Row
 
 ACTOR = "keyturn"
 
@@ -92,7 +91,7 @@ def turn(tx: Tx, policy: Policy) -> Turn:
     return Turn()
 
 
-def _turn_of(tx: Tx, operation: RowMapping, policy: Policy) -> Turn:
+def _turn_of(tx: Tx, operation: Row, policy: Policy) -> Turn:
     wave = _look(tx, operation)
     if wave["failing"] > policy.wave_stop_share * wave["keys"]:
         return _stop(tx, operation, wave, policy)
@@ -103,7 +102,7 @@ def _turn_of(tx: Tx, operation: RowMapping, policy: Policy) -> Turn:
     return _next_wave(tx, operation, policy)
 
 
-def _look(tx: Tx, operation: RowMapping) -> RowMapping:
+def _look(tx: Tx, operation: Row) -> Row:
     """The present wave, counted. A key that was tried often enough without an end has failed."""
     tx.execute(
         """
@@ -134,7 +133,7 @@ def _look(tx: Tx, operation: RowMapping) -> RowMapping:
     return found
 
 
-def _stop(tx: Tx, operation: RowMapping, wave: RowMapping, policy: Policy) -> Turn:
+def _stop(tx: Tx, operation: Row, wave: Row, policy: Policy) -> Turn:
     """Too many fail: a person looks before anything more is touched."""
     why = f"{wave['failing']} of {wave['keys']} keys of wave {operation['wave']} failed"
     reason = f"{why}: {wave['why']}"
@@ -150,7 +149,7 @@ def _stop(tx: Tx, operation: RowMapping, wave: RowMapping, policy: Policy) -> Tu
     return Turn(moved=True)
 
 
-def _next_wave(tx: Tx, operation: RowMapping, policy: Policy) -> Turn:
+def _next_wave(tx: Tx, operation: Row, policy: Policy) -> Turn:
     tell_owners(tx, operation["id"], operation["wave"], policy)
     if operation["wave"] < operation["waves"]:
         tx.execute(
@@ -169,7 +168,7 @@ def _next_wave(tx: Tx, operation: RowMapping, policy: Policy) -> Turn:
     return Turn(moved=True)
 
 
-def _wait(tx: Tx, operation: RowMapping, waits_for: str) -> Turn:
+def _wait(tx: Tx, operation: Row, waits_for: str) -> Turn:
     """Say what the wave waits for; the time at which it last moved stays."""
     tx.execute(
         "UPDATE keyturn.operations SET waits_for = :waits_for"
@@ -180,7 +179,7 @@ def _wait(tx: Tx, operation: RowMapping, waits_for: str) -> Turn:
     return Turn()
 
 
-def _claim(tx: Tx, operation: RowMapping, policy: Policy) -> Turn | None:
+def _claim(tx: Tx, operation: Row, policy: Policy) -> Turn | None:
     row = tx.row(
         """
         UPDATE keyturn.operation_keys p

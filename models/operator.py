@@ -1,6 +1,7 @@
 """What operators do beside it: accounts, events, rotations, notices, and how things stand."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from . import (
     accounts,
     api_keys,
     deletions,
+    hand_overs,
     holds,
     imports,
     inbox,
@@ -28,21 +30,36 @@ from .accounts import Account, KnownAs
 from .api_keys import ApiKey
 from .client import Client
 from .events import Subject
+from .hand_overs import Progress
 from .holds import Cause, Hold, Target
 from .imports import Outcome
 from .inbox import InboxEvent
 from .key_imports import KeyRow
+from .linking import Move
 from .notices import Notice
 from .operations_desk import Operations
+from .policy import Policy
 from .public_keys import Jwk
+from .rehearsal import Rehearsal
 from .roles import Role
 from .rotations import Rotation
 from .status import Status
+from .undoing import Undoing
 from .why import Explanation
 
 
 class Operator(Client):
     """A `Client` with the commands of `keyturn`. Its `actor` says who gives them."""
+
+    def _policy(self, given: Policy | None) -> Policy:
+        """That of the settings, where they are given."""
+        return super()._policy(None) if given is None else given
+
+    def trying(self) -> "Operator":
+        """The same commands, each of them undone: their answers, and their refusals."""
+        made = copy(self)
+        made.database = Undoing(self.database)
+        return made
 
     @property
     def operations(self) -> Operations:
@@ -75,10 +92,16 @@ class Operator(Client):
             return holds.standing(tx, target)
 
     def create_account(
-        self, email: str, role: str, *, name: str = "", identities: Iterable[Subject] = ()
+        self,
+        email: str,
+        role: str,
+        *,
+        name: str = "",
+        identities: Iterable[Subject] = (),
+        tenant: str | None = None,
     ) -> Account:
         """Add an account. Refused as `email_invalid`, `role_unknown`, `user_exists`,
-        `identity_taken`."""
+        `identity_taken`, `tenant_unknown`."""
         named = list(identities)
 
         def create(tx: Any) -> Account:
@@ -88,6 +111,7 @@ class Operator(Client):
                 role,
                 name=name,
                 identities=named,
+                tenant=tenant,
                 actor=self.actor,
                 policy=self.policy,
             )
@@ -96,14 +120,21 @@ class Operator(Client):
         return self.database.run(create)
 
     def import_accounts(
-        self, rows: Sequence[AccountRow], *, update: bool = False, dry_run: bool = False
+        self,
+        rows: Sequence[AccountRow],
+        *,
+        update: bool = False,
+        rehearsal: Rehearsal | None = None,
     ) -> list[Outcome]:
-        """Bring in accounts that the product has, some hundreds at a time; see account_imports."""
+        """Bring in accounts that the product has, some hundreds at a time; see account_imports.
+
+        With a `rehearsal`, the same for all of them, nothing is written.
+        """
         return imports.run(
             self.database,
             rows,
             lambda tx, part: account_imports.batch(
-                tx, part, update=update, dry_run=dry_run, actor=self.actor, policy=self.policy
+                tx, part, update=update, rehearsal=rehearsal, actor=self.actor, policy=self.policy
             ),
         )
 
@@ -112,9 +143,12 @@ class Operator(Client):
         rows: Sequence[KeyRow],
         *,
         expires_in: timedelta | None = None,
-        dry_run: bool = False,
+        rehearsal: Rehearsal | None = None,
     ) -> list[Outcome]:
-        """Bring in keys that the product gave out, some hundreds at a time; see key_imports."""
+        """Bring in keys that the product gave out, some hundreds at a time; see key_imports.
+
+        With a `rehearsal`, the same for all of them, nothing is written.
+        """
         return imports.run(
             self.database,
             rows,
@@ -122,7 +156,7 @@ class Operator(Client):
                 tx,
                 part,
                 expires_in=expires_in,
-                dry_run=dry_run,
+                rehearsal=rehearsal,
                 actor=self.actor,
                 peppers=self.keyring.peppers,
                 policy=self.policy,
@@ -141,6 +175,24 @@ class Operator(Client):
         """Let an identity name this account no longer; Refused as `identity_unknown`."""
         self.database.run(
             lambda tx: linking.unlink(tx, accounts.find(tx, account).id, subject, actor=self.actor)
+        )
+
+    def move_mails(
+        self, account: str, email: str, *, unlink_old: bool = False, dry_run: bool = False
+    ) -> Move:
+        """Have an account's mails go to another address, which names it from now on; with
+        `unlink_old` the old one no longer does. Refused as `email_invalid`, `address_taken`,
+        `identity_taken`."""
+        return self.database.run(
+            lambda tx: linking.move_mails(
+                tx,
+                accounts.find(tx, account).id,
+                email,
+                unlink_old=unlink_old,
+                dry_run=dry_run,
+                actor=self.actor,
+                policy=self.policy,
+            )
         )
 
     def accounts(self, *, held: bool | None = None, limit: int = 1000) -> list[Account]:
@@ -245,6 +297,11 @@ class Operator(Client):
         """One rotation; Refused as `rotation_unknown`."""
         with self.database.begin() as tx:
             return rotations.find(tx, rotation_id)
+
+    def hand_over(self, rotation_id: str) -> Progress | None:
+        """How the hand-over of its new key stands; None where that is fetched."""
+        with self.database.begin() as tx:
+            return hand_overs.progress(tx, rotations.find(tx, rotation_id).id)
 
     def confirm_rotation(self, rotation_id: str) -> Rotation:
         """Say in the successor's place that it is in use."""

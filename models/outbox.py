@@ -14,6 +14,7 @@ from .policy import Policy
 EVENTS = "events"
 MAIL = "mail"
 URGENT, NORMAL = 1, 5
+NO_WAIT = timedelta(0)
 
 RETRY_FIRST = timedelta(seconds=5)
 RETRY_LONGEST = timedelta(minutes=30)
@@ -26,9 +27,10 @@ _MESSAGES = Collected(
     """
     INSERT INTO keyturn.outbox
         (id, channel, kind, priority, account_id, payload, created_at, due_at)
-    SELECT m.id, m.channel, m.kind, m.priority, m.account_id, m.payload, :now, :now
+    SELECT m.id, m.channel, m.kind, m.priority, m.account_id, m.payload, :now,
+        :now + make_interval(secs => m.seconds)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS m (id uuid, channel text, kind text,
-        priority smallint, account_id uuid, payload jsonb)
+        priority smallint, account_id uuid, payload jsonb, seconds float8)
     """,
 )
 
@@ -41,8 +43,10 @@ def add(
     *,
     account_id: UUID | None = None,
     priority: int = NORMAL,
+    wait: timedelta = NO_WAIT,
 ) -> UUID:
-    """Commit one message together with what causes it; it is rung for after the commit.
+    """Commit one message together with what causes it; it is rung for after the commit, unless it
+    is to `wait` before it leaves.
 
     Mail goes to the e-mail address that the account has when the message is sent.
     """
@@ -55,8 +59,10 @@ def add(
         priority=priority,
         account_id=account_id,
         payload=payload,
+        seconds=wait.total_seconds(),
     )
-    tx.ring("outbox.deliver")
+    if not wait:
+        tx.ring("outbox.deliver")
     return message_id
 
 

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
 
 from .rotation_policy import DEFAULT, RotationPolicy
 
 DAY = timedelta(days=1)
+
+DEFAULT_ALONE: Final[Mapping[str, RotationPolicy]] = MappingProxyType({DEFAULT: RotationPolicy()})
+"""What `Policy.rotation_policies` is where nobody said anything about them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +45,9 @@ class Policy:
     """New rotations of one family of keys in a day, as products ask; operators are not limited."""
     sealed_for: timedelta = timedelta(hours=72)
     undo_for: timedelta = 7 * DAY
-    rotation_policies: Mapping[str, RotationPolicy] = field(
-        default_factory=lambda: {DEFAULT: RotationPolicy()}
-    )
-    """By name; a key, an account or a role names one."""
+    rotation_policies: Mapping[str, RotationPolicy] = field(default_factory=lambda: DEFAULT_ALONE)
+    """By name; a key, an account or a role names one. Empty: not known here. Who does not know them
+    leaves to a worker what depends on them: the sink of a new key, and when the old one goes."""
 
     wave_keys: int = 25
     """Keys of one wave of a bulk operation."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .account_events import PARK_AFTER
 from .audit_seal import CHECKED
+from .holds import CONCERNS, SINCE
 from .notice_ranges import LOOK_BACK
 
 
@@ -30,14 +31,15 @@ STANDS = "h.placed_at IS NOT NULL AND h.lifted_at IS NULL"
 
 USES = Promise(
     "no_use_after_stop",
-    "No use of a key is recorded after a hold of it or its account, its end, or its deletion.",
-    """
+    "No use of a key is recorded after a hold of it, its account or tenant, its end or deletion.",
+    f"""
     SELECT k.id FROM keyturn.api_keys k JOIN keyturn.key_uses u ON u.key_id = k.id
-    WHERE {keys} AND (
+    JOIN keyturn.accounts a ON a.id = k.account_id
+    WHERE {{keys}} AND (
         u.last_used_at > least(k.expires_at, k.deleted_at) + :in_flight
         OR EXISTS (
-            SELECT FROM keyturn.holds h WHERE (h.key_id = k.id OR h.account_id = k.account_id)
-            AND u.last_used_at > h.placed_at + :in_flight
+            SELECT FROM keyturn.holds h WHERE (h.key_id = k.id OR {CONCERNS})
+            AND u.last_used_at > {SINCE} + :in_flight
             AND (h.lifted_at IS NULL OR u.last_used_at < h.lifted_at)
         )
     )
@@ -50,19 +52,20 @@ STATUS = Promise(
     "A key's status says what its holds, its end and its deletion say.",
     # It may differ while the last of these is younger than the tolerance. What expired too early
     # breaks another promise.
-    """
-    SELECT k.id FROM keyturn.api_keys k CROSS JOIN LATERAL (
+    f"""
+    SELECT k.id FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
+    CROSS JOIN LATERAL (
         SELECT coalesce(bool_or(h.lifted_at IS NULL), false) AS stand,
                coalesce(bool_or(h.lifted_at IS NULL AND h.kind = 'rotated'), false) AS replaced,
                max(greatest(h.placed_at, h.lifted_at)) AS changed_at
         FROM keyturn.holds h
-        WHERE h.placed_at IS NOT NULL AND (h.key_id = k.id OR h.account_id = k.account_id)
+        WHERE h.placed_at IS NOT NULL AND (h.key_id = k.id OR {CONCERNS})
     ) holds
-    WHERE {keys} AND k.status <> CASE
+    WHERE {{keys}} AND k.status <> CASE
             WHEN k.deleted_at IS NOT NULL THEN 'deleted'
             WHEN k.expires_at <= :now OR k.status = 'expired' THEN 'expired'
             WHEN replaced THEN 'retired' WHEN stand THEN 'disabled' ELSE 'active' END
-        AND :now - :settle > greatest(k.created_at, k.deleted_at, changed_at,
+        AND :now - :settle > greatest(k.created_at, k.deleted_at, changed_at, a.tenant_since,
             CASE WHEN k.expires_at <= :now THEN k.expires_at END)
     """,
     "settle",
@@ -70,8 +73,12 @@ STATUS = Promise(
 
 FLAGS = Promise(
     "flags_agree",
-    "The flag `held` of an account or key says whether a hold of it stands.",
+    "The flag `held` of a tenant, account or key says whether a hold of it stands.",
     f"""
+    SELECT t.id FROM keyturn.tenants t
+    WHERE {{tenants}} AND t.held <> EXISTS (
+        SELECT FROM keyturn.holds h WHERE h.tenant_id = t.id AND {STANDS})
+    UNION ALL
     SELECT a.id FROM keyturn.accounts a
     WHERE {{accounts}} AND a.held <> EXISTS (
         SELECT FROM keyturn.holds h WHERE h.account_id = a.id AND {STANDS})
@@ -116,6 +123,14 @@ EVENTS = Promise(
     JOIN keyturn.account_identities n
       ON (n.format, n.issuer, n.value) = (s.format, s.issuer, s.value) AND n.unlinked_at IS NULL
     WHERE {{inbox}} AND i.state = 'waiting_for_account'
+      AND i.subject->0->>'format' IS DISTINCT FROM 'tenant'
+    UNION ALL
+    SELECT DISTINCT i.id FROM keyturn.inbox i CROSS JOIN LATERAL
+        jsonb_to_recordset(i.subject) AS s (format text, issuer text, value text)
+    JOIN keyturn.tenant_identities n
+      ON (n.issuer, n.value) = (coalesce(nullif(s.issuer, ''), i.source), s.value)
+    WHERE {{inbox}} AND i.state = 'waiting_for_account' AND s.format = 'tenant'
+      AND i.subject->0->>'format' = 'tenant'
     """,
     "event",
 )
@@ -176,16 +191,19 @@ CAUSES = Promise(
     WHERE {{keys}} AND k.status <> 'active' AND (
         coalesce(e.why, '') = ''
         OR (k.status = 'disabled' AND NOT EXISTS (
-            SELECT FROM keyturn.holds h WHERE h.placed_at IS NOT NULL
-            AND (h.key_id = k.id OR h.account_id = k.account_id)))
+            SELECT FROM keyturn.accounts a JOIN keyturn.holds h ON h.key_id = k.id OR {CONCERNS}
+            WHERE a.id = k.account_id AND h.placed_at IS NOT NULL)
+            AND NOT EXISTS (SELECT FROM keyturn.audit left_it WHERE left_it.key_id IS NULL
+                AND left_it.account_id = k.account_id AND left_it.action = 'account.left'))
         OR (k.status = 'retired' AND NOT EXISTS (
             SELECT FROM keyturn.rotations r WHERE r.old_key_id = k.id AND r.retired_at IS NOT NULL))
     )
     UNION ALL
     SELECT h.id FROM keyturn.holds h
-    WHERE {{held_accounts}} AND {STANDS} AND NOT EXISTS (
+    WHERE ({{held_accounts}} OR {{held_tenants}}) AND {STANDS} AND NOT EXISTS (
         SELECT FROM keyturn.audit e
-        WHERE e.account_id = h.account_id AND e.key_id IS NULL AND e.action = 'hold.placed'
+        WHERE e.account_id = coalesce(h.account_id, h.tenant_id) AND e.key_id IS NULL
+          AND e.action = 'hold.placed'
           AND split_part(e.why, ': ', 1) = h.source || '/' || h.kind AND e.at = h.placed_at)
     UNION ALL
     SELECT h.id FROM keyturn.holds h

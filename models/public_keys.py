@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from . import audit, holds
+from . import audit, holds, outbox
 from .base import Tx
 from .errors import Refused
 
@@ -161,7 +161,10 @@ def of_account(tx: Tx, account_id: UUID) -> Jwk | None:
 
 
 def register(tx: Tx, account_id: UUID, jwk: Jwk | None, *, actor: str) -> bool:
-    """Seal new keys of an account to this key from now on, or to none; False where it was so."""
+    """Seal new keys of an account to this key from now on, or to none; False where it was so.
+
+    Its owner is told of each change.
+    """
     holds.lock_accounts(tx, [account_id])
     before = of_account(tx, account_id)
     if before == jwk:
@@ -179,7 +182,28 @@ def register(tx: Tx, account_id: UUID, jwk: Jwk | None, *, actor: str) -> bool:
         before=None if before is None else thumbprint(before),
         after=None if jwk is None else thumbprint(jwk),
     )
+    _tell(tx, account_id, before, jwk, actor)
     return True
+
+
+def _tell(tx: Tx, account_id: UUID, before: Jwk | None, now: Jwk | None, actor: str) -> None:
+    """Tell the owner: who registers a key of their own gets the next new key."""
+    payload = {
+        "account": tx.scalar("SELECT email FROM keyturn.accounts WHERE id = :id", id=account_id),
+        "kid": now and now["kid"],
+        "thumbprint": now and thumbprint(now),
+        "before": before and thumbprint(before),
+        "by": actor,
+        "at": tx.now().isoformat(),
+    }
+    outbox.add(
+        tx,
+        outbox.MAIL,
+        "account.public_key",
+        payload,
+        account_id=account_id,
+        priority=outbox.URGENT,
+    )
 
 
 def _number(value: str) -> int:

@@ -172,7 +172,10 @@ class Notice(Base):
 
 
 class AuditEntry(Base):
-    """Who changed what and why. `transaction_id` orders entries, whatever commits late."""
+    """Who changed what and why. `transaction_id` orders entries, whatever commits late.
+
+    `account_id` is the account, or the tenant, that an entry is about.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -33,24 +33,31 @@ MOST_COUNTED = 1_000_000_000
 
 # The uses come as one text for each column: a list costs the driver ten times as much, in a
 # process that has requests to serve.
-_FREE = """
-WITH seen AS (
-    SELECT key_id, least(min(at), :now) AS first, least(max(at), :now) AS last,
-           sum(count) AS count,
-           (array_agg(ip ORDER BY at DESC))[1] AS ip
-    FROM unnest(
+_GIVEN = """
+    SELECT * FROM unnest(
         CAST(string_to_array(:ids, ',') AS uuid[]),
         CAST(string_to_array(:times, ',') AS timestamptz[]),
         CAST(string_to_array(:counts, ',') AS bigint[]),
-        CAST(string_to_array(:ips, ',', '') AS inet[])) AS s (key_id, at, count, ip)
-    GROUP BY key_id
+        CAST(string_to_array(:ips, ',', '') AS inet[])
+    ) WITH ORDINALITY AS s (key_id, at, count, ip, place)
+"""
+# Who reports may name keys that there are not, and times before a key was made.
+_KNOWN = f"""
+    SELECT g.key_id, greatest(g.at, k.created_at) AS at, g.count, g.ip, g.place
+    FROM ({_GIVEN}) g JOIN keyturn.api_keys k ON k.id = g.key_id
+"""
+_FREE = """
+WITH given AS ({given}), seen AS (
+    SELECT key_id, least(min(at), :now) AS first, least(max(at), :now) AS last,
+           sum(count) AS count,
+           (array_agg(ip ORDER BY at DESC, place))[1] AS ip
+    FROM given GROUP BY key_id
 ), free AS (
     SELECT u.ctid AS place, seen.* FROM keyturn.key_uses u JOIN seen USING (key_id)
-    ORDER BY u.key_id FOR UPDATE OF u SKIP LOCKED
+    ORDER BY u.key_id FOR UPDATE OF u {busy}
 )
 """
-_RECORD = f"""
-{_FREE}
+_USED = """
 UPDATE keyturn.key_uses u SET
     first_used_at = least(u.first_used_at, free.first),
     last_used_at = greatest(u.last_used_at, free.last),
@@ -59,8 +66,7 @@ UPDATE keyturn.key_uses u SET
               THEN coalesce(free.ip, u.last_ip) ELSE u.last_ip END
 FROM free WHERE u.ctid = ANY(ARRAY(SELECT place FROM free)) AND u.ctid = free.place
 """
-_RECORD_REFUSED = f"""
-{_FREE}
+_REFUSED = """
 UPDATE keyturn.key_uses u SET
     refused_at = greatest(u.refused_at, free.last),
     refused_uses = u.refused_uses + free.count,
@@ -68,8 +74,16 @@ UPDATE keyturn.key_uses u SET
                  THEN coalesce(free.ip, u.refused_ip) ELSE u.refused_ip END
 FROM free WHERE u.ctid = ANY(ARRAY(SELECT place FROM free)) AND u.ctid = free.place
 """
-# A report is waited for by nobody's request: it takes its turn at a row.
-_REPORT, _REPORT_REFUSED = (sql.replace(" SKIP LOCKED", "") for sql in (_RECORD, _RECORD_REFUSED))
+_IN_PASSING = _FREE.format(given=_GIVEN, busy="SKIP LOCKED")
+_IN_TURN = _FREE.format(given=_KNOWN, busy="")  # nobody's request waits for a report
+_RECORD, _RECORD_REFUSED = f"{_IN_PASSING} {_USED}", f"{_IN_PASSING} {_REFUSED}"
+_REPORT, _REPORT_REFUSED = (
+    f"""
+    {_IN_TURN}, written AS ({WRITE} RETURNING 1)
+    SELECT (SELECT count(*) FROM written) AS keys, ARRAY(SELECT key_id FROM seen) AS known
+    """
+    for WRITE in (_USED, _REFUSED)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,10 @@ def record(tx: Tx, uses: Iterable[Use]) -> int:
     look in use for as long.
     Returns how many keys' rows were written.
     """
-    return _write(tx, list(uses), _RECORD, _RECORD_REFUSED)
+    return sum(
+        tx.count(_RECORD_REFUSED if refused else _RECORD, **_columns(seen))
+        for refused, seen in _by_statement(uses)
+    )
 
 
 def report(tx: Tx, uses: Sequence[Use]) -> Reported:
@@ -123,29 +140,18 @@ def report(tx: Tx, uses: Sequence[Use]) -> Reported:
     times as they are; its counts are added twice.
     """
     good, rejected = _checked(uses)
-    known: dict[UUID, datetime] = {
-        row["id"]: row["created_at"]
-        for row in tx.rows(
-            "SELECT id, created_at FROM keyturn.api_keys WHERE id = ANY(:ids)",
-            ids=list({use.key_id for use in good.values()}),
-        )
-    }
+    keys, known = 0, set[UUID]()
+    for refused, seen in _by_statement(good.values()):
+        done = tx.row(_REPORT_REFUSED if refused else _REPORT, **_columns(seen))
+        assert done is not None
+        keys += done["keys"]
+        known.update(done["known"])
     rejected += [
         Rejected(position, "key_unknown", f"there is no key {use.key_id}")
         for position, use in good.items()
         if use.key_id not in known
     ]
-    written = _write(
-        tx,
-        [
-            replace(use, at=max(use.at, known[use.key_id]))
-            for use in good.values()
-            if use.key_id in known
-        ],
-        _REPORT,
-        _REPORT_REFUSED,
-    )
-    return Reported(written, tuple(sorted(rejected, key=lambda one: one.position)))
+    return Reported(keys, tuple(sorted(rejected, key=lambda one: one.position)))
 
 
 def _checked(uses: Sequence[Use]) -> tuple[dict[int, Use], list[Rejected]]:
@@ -176,26 +182,21 @@ def _fit(use: Use) -> Use:
     return replace(use, key_id=key_id, at=at)
 
 
-def _write(tx: Tx, uses: Sequence[Use], recorded: str, refused: str) -> int:
-    """Write each use by one of two statements; returns how many keys' rows were written."""
-    return sum(
-        _run(tx, statement, seen)
-        for statement, seen in (
-            (recorded, [use for use in uses if not use.refused]),
-            (refused, [use for use in uses if use.refused]),
-        )
-        if seen
-    )
+def _by_statement(uses: Iterable[Use]) -> Iterator[tuple[bool, list[Use]]]:
+    """Those that were refused and those that were not: each go by a statement of their own."""
+    members = list(uses)
+    for refused in (False, True):
+        if seen := [use for use in members if bool(use.refused) is refused]:
+            yield refused, seen
 
 
-def _run(tx: Tx, statement: str, seen: Sequence[Use]) -> int:
-    return tx.count(
-        statement,
-        ids=",".join([use.key_id.hex for use in seen]),
-        times=",".join([use.at.isoformat() for use in seen]),
-        counts=",".join([str(use.count) for use in seen]),
-        ips=",".join([_address(use.ip) if use.ip else "" for use in seen]),
-    )
+def _columns(seen: Sequence[Use]) -> dict[str, str]:
+    return {
+        "ids": ",".join([use.key_id.hex for use in seen]),
+        "times": ",".join([use.at.isoformat() for use in seen]),
+        "counts": ",".join([str(use.count) for use in seen]),
+        "ips": ",".join([_address(use.ip) if use.ip else "" for use in seen]),
+    }
 
 
 @lru_cache(maxsize=4096)

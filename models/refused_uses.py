@@ -10,11 +10,10 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from . import outbox
 from .base import Step, Tx
 from .policy import Policy
+from .statements import Row
 
 TELL_EVERY = timedelta(days=1)
 """At most one alert in this time to one owner, however many of their keys are tried, and how."""
@@ -76,7 +75,7 @@ def tell(tx: Tx, policy: Policy) -> Step:
     return Step(len(rows), finished=not rows)
 
 
-def _tell_owner(tx: Tx, account_id: UUID, rows: Sequence[RowMapping], policy: Policy) -> None:
+def _tell_owner(tx: Tx, account_id: UUID, rows: Sequence[Row], policy: Policy) -> None:
     known = [row for row in rows if row["compromised"]]
     stopped = [row for row in rows if not row["compromised"]]
     account = rows[0]["account"]
@@ -92,7 +91,7 @@ def _tell_owner(tx: Tx, account_id: UUID, rows: Sequence[RowMapping], policy: Po
         outbox.add(tx, outbox.MAIL, "key.refused", payload, account_id=account_id)
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
+def _shown(row: Row) -> dict[str, Any]:
     return {
         "id": str(row["id"]),
         "name": row["name"],

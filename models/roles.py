@@ -7,6 +7,15 @@ from uuid import UUID
 from .base import Tx
 from .errors import Refused
 
+GRANTED = """
+    EXISTS (
+        SELECT FROM keyturn.roles g JOIN keyturn.roles own ON own.name = a.role
+        WHERE g.name = k.role AND g.grantable AND g.permissions <@ own.permissions
+    )
+"""
+"""Whether the role of a key `k` could be given to a key of its account `a` now: `check_grant`
+raises where it does not hold, and says why."""
+
 
 @dataclass(frozen=True)
 class Role:

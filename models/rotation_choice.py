@@ -78,7 +78,8 @@ _PLAN_ANEW = """
     SELECT id, coalesce(rotation_policy, ''), :now, to_timestamp(0) FROM keyturn.api_keys
 """
 _ON_CONFLICT = """
-    ON CONFLICT (key_id) DO UPDATE SET next_at = excluded.next_at, reason = NULL
+    ON CONFLICT (key_id) DO UPDATE SET rotate_at = excluded.rotate_at,
+        next_at = excluded.next_at, reason = NULL
     WHERE s.rotation_id IS NULL
 """
 

@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from . import api_keys, hand_overs, holds
+from . import hand_overs, holds
 from .base import Tx
 from .errors import Refused
 from .key_text import Peppers
 from .policy import Policy
 from .rotation_mails import tell
-from .rotation_requests import Asked, check, issue, latest, tell_issued
+from .rotation_requests import Asked, check, issue, latest, look, tell_issued
 from .rotation_rows import find, one, select
 from .rotation_rules import FAILED, HAND_OVER_FAILED, Cancel, Confirm, Retire, Rotation, Undo
 from .rotation_steps import attempt, bring_up_to_date, note, take
@@ -132,11 +132,11 @@ def reissue(
     if rotation.reissued_as is not None:
         return latest(tx, rotation)
     _check_reissuable(rotation)
-    key = api_keys.find(tx, str(rotation.old_key_id))
-    check(tx, key, policy, expired=True, held=rotation.reason == "compromised")
+    found = look(tx, rotation.old_key_id)
+    check(tx, found, policy, expired=True, held=rotation.reason == "compromised")
     take(tx, rotation, Cancel("reissued"), actor=actor, policy=policy)
     asked = Asked(actor=actor, reason=rotation.reason, operation_id=rotation.operation_id)
-    issued = issue(tx, key, asked, policy=policy, peppers=peppers, sealer=sealer)
+    issued = issue(tx, found.key, asked, policy=policy, peppers=peppers, sealer=sealer)
     tx.execute(
         "UPDATE keyturn.rotations SET reissued_as = :issued WHERE id = :id",
         id=rotation.id,

@@ -1,30 +1,30 @@
 """What owners are told about rotations; never a key's text.
 
-A run names all rotations of one account that were confirmed, or are about to retire a key, in one
-message each. What a message says is looked at once more just before it is sent.
+What a run has to say of several rotations of one account is one message. Rotations of a plan or the
+schedule come to the same turns by the hundred, over minutes: their messages wait for a while, and
+the first that leaves takes the others with it (`rotation_letters`).
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from . import outbox
 from .base import Tx
-from .messages import Outgoing
 from .rotation_rules import FAILED, HAND_OVER_FAILED, UNREADABLE, Rotation
-from .tables import ROTATION_LIVE, ROTATION_OPEN
 
-CONFIRMED, ENDING = "rotation.confirmed", "rotation.ending"
+ISSUED, CONFIRMED, ENDING = "rotation.issued", "rotation.confirmed", "rotation.ending"
+STUCK, RETIRED = "rotation.blocked", "rotation.retired"
+REPLACED, WITHDRAWN = "rotation.completed", "rotation.cancelled"
 
-_TRUE_OF = {
-    "rotation.issued": ROTATION_LIVE,
-    CONFIRMED: ("draining", "retired"),
-    ENDING: ("draining",),
-    "rotation.blocked": ROTATION_OPEN,
-}
-"""The kinds that are sent only while their rotation is in one of some states."""
+GATHERED: Final = timedelta(hours=1)
+"""How long a message about a rotation of a plan or the schedule waits for others of its kind."""
+
+AT_ONCE: Final = (RETIRED,)
+"""The kinds that never wait: something has just stopped working."""
 
 BLOCKED = {
     "old_key_in_use": "the old key is still in use, although the time for both keys is over",
@@ -48,86 +48,75 @@ CANCELLED = {
 }
 """Why a rotation was cancelled, by its `cancel_reason`; an operator's reason is their own words."""
 
-MOST_NAMED = 100
+MOST_NAMED: Final = 100
 """Rotations that one message names; it counts all of them."""
+
+Told: TypeAlias = dict[str, Any]
+"""One rotation as a message names it."""
 
 
 def mail(
     tx: Tx, rotation: Rotation, verb: str, *, priority: int = outbox.NORMAL, **more: object
 ) -> None:
-    """Tell the owner about one rotation: which two keys, and `more`."""
+    """Tell the owner about one rotation by itself: which two keys, and `more`."""
     payload = {"account": rotation.account, **_named(rotation), **more}
-    _add(tx, rotation, f"rotation.{verb}", payload, priority)
+    kind = f"rotation.{verb}"
+    outbox.add(tx, outbox.MAIL, kind, payload, account_id=rotation.account_id, priority=priority)
+
+
+def add(tx: Tx, kind: str, rotation: Rotation, **more: object) -> None:
+    """Tell the owner what a rotation has come to; sent with others that came to the same."""
+    _add(tx, kind, [rotation], [_named(rotation) | more])
 
 
 def tell(tx: Tx, moved: Iterable[tuple[Rotation, Rotation]]) -> None:
     """Tell owners of rotations, as they were and are: which were confirmed, which end soon."""
-    letters = defaultdict[tuple[str, UUID], list[Rotation]](list)
+    letters = defaultdict[tuple[str, UUID, UUID | None, bool], list[Rotation]](list)
     for was, now in moved:
         if now.state != "draining":
             continue
+        of = (now.account_id, now.operation_id, _one_of_many(now))
         if was.confirmed_at is None:
-            letters[CONFIRMED, now.account_id].append(now)
+            letters[CONFIRMED, *of].append(now)
         if was.warned_for != now.warned_for:
-            letters[ENDING, now.account_id].append(now)
-    for (kind, _), rotations in letters.items():
-        payload = {
-            "account": rotations[0].account,
-            "total": len(rotations),
-            "rotations": [_named(one) | used(one) for one in rotations[:MOST_NAMED]],
-        }
-        _add(tx, rotations[0], kind, payload, outbox.NORMAL)
+            letters[ENDING, *of].append(now)
+    for (kind, *_), rotations in letters.items():
+        _add(tx, kind, rotations, [_named(one) | used(one) for one in rotations])
 
 
-def refresh(tx: Tx, messages: Sequence[Outgoing]) -> tuple[list[Outgoing], dict[UUID, str]]:
-    """Read the truth again just before sending: what to send, and what to skip with why.
-
-    A rotation that has meanwhile gone on, or was cancelled, leaves the message; one without
-    rotations is skipped. Messages of other kinds pass as they are.
-    """
-    named = {message.id: _rotations(message) for message in messages if message.kind in _TRUE_OF}
-    if not named:
-        return list(messages), {}
-    ids = [UUID(str(one["rotation_id"])) for rotations in named.values() for one in rotations]
-    rows = tx.rows(
-        "SELECT id, state, retire_at, blocked_reason FROM keyturn.rotations WHERE id = ANY(:ids)",
-        ids=ids,
+def tell_blocked(tx: Tx, rotation: Rotation, code: str) -> None:
+    """Tell the owner why a rotation waits for a person; once, though it may go and come again."""
+    told = tx.row(
+        """
+        SELECT FROM keyturn.outbox
+        WHERE account_id = :account AND kind = 'rotation.blocked' AND state <> 'skipped'
+          AND payload->'rotations' @> CAST(:told AS jsonb)
+        """,
+        account=rotation.account_id,
+        told=json.dumps([{"rotation_id": str(rotation.id), "code": code}]),
     )
-    now = {str(row["id"]): row for row in rows}
-    to_send, skipped = list[Outgoing](), dict[UUID, str]()
-    for message in messages:
-        rotations = named.get(message.id)
-        if rotations is None:
-            to_send.append(message)
-            continue
-        true = [one for one in rotations if _still(message.kind, one, now)]
-        if not true:
-            skipped[message.id] = "rotation_went_on"
-        else:
-            to_send.append(_with(message, true, len(rotations) - len(true)))
-    return to_send, skipped
+    if told is None:
+        more = used(rotation) if rotation.retire_at else {}
+        add(tx, STUCK, rotation, code=code, reason=BLOCKED[code], **more)
 
 
-def _still(kind: str, told: dict[str, Any], now: dict[str, Any]) -> bool:
-    row = now.get(str(told["rotation_id"]))
-    if row is None or row["state"] not in _TRUE_OF[kind]:
-        return False
-    if kind == ENDING:
-        return bool(row["retire_at"].isoformat() == told["retire_at"])
-    return kind != "rotation.blocked" or row["blocked_reason"] == told["code"]
+def _add(tx: Tx, kind: str, rotations: Sequence[Rotation], told: Sequence[Told]) -> None:
+    first = rotations[0]
+    gathers = _one_of_many(first) and kind not in AT_ONCE
+    payload = {
+        **told[0],  # as workers of the release before know such a message: about one
+        "account": first.account,
+        "operation_id": first.operation_id and str(first.operation_id),
+        "gathers": gathers,
+        "total": len(told),
+        "rotations": list(told[:MOST_NAMED]),
+    }
+    wait = GATHERED if gathers else outbox.NO_WAIT
+    outbox.add(tx, outbox.MAIL, kind, payload, account_id=first.account_id, wait=wait)
 
 
-def _rotations(message: Outgoing) -> list[Any]:
-    several: Any = message.payload.get("rotations")
-    return [message.payload] if several is None else several
-
-
-def _with(message: Outgoing, rotations: list[dict[str, Any]], gone: int) -> Outgoing:
-    if not gone:
-        return message
-    total = int(str(message.payload["total"])) - gone
-    payload = {**message.payload, "rotations": rotations, "total": total}
-    return replace(message, payload=payload)
+def _one_of_many(rotation: Rotation) -> bool:
+    return rotation.reason in ("operation", "scheduled")
 
 
 def _named(rotation: Rotation) -> dict[str, object]:
@@ -159,7 +148,3 @@ def used(rotation: Rotation) -> dict[str, Any]:
         "uses": rotation.old_uses,
         "uses_since": rotation.uses_since.isoformat(),
     }
-
-
-def _add(tx: Tx, of: Rotation, kind: str, payload: dict[str, object], priority: int) -> None:
-    outbox.add(tx, outbox.MAIL, kind, payload, account_id=of.account_id, priority=priority)

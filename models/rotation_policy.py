@@ -13,6 +13,9 @@ DEFAULT: Final = "default"
 CLAIM: Final = "claim"
 """The hand-over in which the holder fetches the new key with the old one (rule 5.3)."""
 
+UNDECIDED: Final = "undecided"
+"""No sink is chosen yet: a product asked for the rotation, and only a worker knows the policies."""
+
 OnCompromise: TypeAlias = Literal["hold", "hold_and_issue"]
 InUse: TypeAlias = Literal["wait", "retire"]
 

@@ -1,11 +1,16 @@
 """What Keyturn promises of rotations: each a query that must find nothing."""
 
+from .hand_overs import TRIES
+from .holds import CONCERNS, SINCE
 from .promises import STANDS, Promise
+from .rotation_policy import CLAIM
+from .rotation_rules import DELIVERED_BY
 from .tables import ROTATION_LIVE, ROTATION_OPEN, one_of
 
 _LIVE = f"r.{one_of('state', ROTATION_LIVE)}"
 _HELD = f"""
-    EXISTS (SELECT FROM keyturn.holds h WHERE h.account_id = r.account_id AND {STANDS})
+    EXISTS (SELECT FROM keyturn.accounts a JOIN keyturn.holds h ON {CONCERNS}
+            WHERE a.id = r.account_id AND {STANDS})
 """
 
 WORKS = Promise(
@@ -88,8 +93,8 @@ SECRETS = Promise(
     SELECT r.id FROM keyturn.rotations r
     WHERE {{rotations}} AND r.sealed IS NOT NULL AND (
         r.state <> 'issued' OR r.claimed_at IS NOT NULL OR r.sealed_until < :now - :rotation
-        OR EXISTS (SELECT FROM keyturn.holds h
-            WHERE h.account_id = r.account_id AND {STANDS} AND h.placed_at < :now - :rotation)
+        OR EXISTS (SELECT FROM keyturn.accounts a JOIN keyturn.holds h ON {CONCERNS}
+            WHERE a.id = r.account_id AND {STANDS} AND {SINCE} < :now - :rotation)
     )
     """,
     "rotation",
@@ -102,7 +107,9 @@ ADVANCES = Promise(
     SELECT r.id FROM keyturn.rotations r JOIN keyturn.api_keys o ON o.id = r.old_key_id
     WHERE {{rotations}} AND {_LIVE} AND r.blocked_reason IS NULL AND NOT {_HELD}
       AND :now - :rotation > greatest(
-        (SELECT max(h.lifted_at) FROM keyturn.holds h WHERE h.account_id = r.account_id),
+        (SELECT greatest(max(h.lifted_at), max(a.tenant_since))
+         FROM keyturn.accounts a LEFT JOIN keyturn.holds h ON {CONCERNS}
+         WHERE a.id = r.account_id),
         CASE WHEN r.state = 'retired' THEN r.undo_until
              WHEN r.state = 'draining' THEN least(r.retire_at, o.expires_at)
              WHEN r.claimed_at IS NULL THEN r.sealed_until ELSE o.expires_at END)
@@ -116,7 +123,7 @@ SCHEDULED = Promise(
     # Where more are due than a minute may have, the others wait: but then some were started.
     """
     SELECT s.key_id AS id FROM keyturn.rotation_schedule s
-    WHERE s.next_at < :now - :rotation
+    WHERE s.next_at < :now - :rotation AND s.rotate_at < :now - :rotation
       AND NOT EXISTS (
         SELECT FROM keyturn.rotation_schedule b
         WHERE b.started_at > :now - :rotation - interval '1 minute')
@@ -124,4 +131,42 @@ SCHEDULED = Promise(
     "rotation",
 )
 
-OF_ROTATIONS = (WORKS, CONFIRMED, ONE_OPEN, SUCCESSOR, SECRETS, ADVANCES, SCHEDULED)
+HANDED_OVER = Promise(
+    "hand_overs_true",
+    "A sink has a new key where its receipt says so, by the tries that it may have, and else not.",
+    # A receipt may come for a rotation that was cancelled during the try.
+    f"""
+    SELECT h.rotation_id AS id
+    FROM keyturn.hand_overs h JOIN keyturn.rotations r ON r.id = h.rotation_id
+    WHERE {{rotations}} AND (
+        (h.delivered_at IS NOT NULL AND r.claimed_at IS NULL AND r.state <> 'cancelled')
+        OR (h.delivered_at IS NULL AND r.claimed_by = '{DELIVERED_BY}' || h.sink)
+        OR (h.state IN ('delivered', 'done') AND (h.receipt IS NULL OR h.delivered_at IS NULL))
+        OR (h.state = 'failed' AND h.error IS NULL)
+        OR h.attempts NOT BETWEEN 0 AND {TRIES})
+    UNION
+    SELECT r.id FROM keyturn.rotations r LEFT JOIN keyturn.hand_overs h ON h.rotation_id = r.id
+    WHERE {{rotations}} AND r.sink <> coalesce(h.sink, '{CLAIM}')
+    """,
+)
+
+HANDING_OVER = Promise(
+    "hand_overs_advance",
+    "What a sink has still to take is tried at its time, or another key for that sink is.",
+    """
+    SELECT h.rotation_id AS id
+    FROM keyturn.hand_overs h JOIN keyturn.rotations r ON r.id = h.rotation_id
+    WHERE {rotations} AND (h.state = 'waiting' OR (h.state = 'delivered'
+        AND (r.confirmed_at IS NOT NULL OR r.ended_at IS NOT NULL)))
+      AND (h.due_at > :now + interval '1 day'
+        OR (h.due_at < :now - :rotation AND NOT EXISTS (
+            SELECT FROM keyturn.hand_overs b WHERE b.sink = h.sink
+              AND (b.due_at > :now - :rotation OR b.delivered_at > :now - :rotation))))
+    """,
+    "rotation",
+)
+
+OF_ROTATIONS = (
+    *(WORKS, CONFIRMED, ONE_OPEN, SUCCESSOR, SECRETS, ADVANCES, SCHEDULED),
+    *(HANDED_OVER, HANDING_OVER),
+)

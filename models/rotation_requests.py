@@ -2,21 +2,73 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from . import accounts, api_keys, hand_overs, roles
-from .api_keys import ApiKey
+from . import api_keys, hand_overs, roles
+from .api_keys import COLUMNS as KEY_COLUMNS
+from .api_keys import FROM as OF_KEYS
+from .api_keys import ISSUED as ISSUE_KEY
+from .api_keys import ApiKey, IssuedKey
 from .base import Tx
 from .errors import Refused
 from .identity import new_id
 from .key_text import Peppers, mint
 from .policy import DAY, Policy
-from .rotation_mails import mail
-from .rotation_rows import one, select
+from .predicate import HELD
+from .roles import GRANTED
+from .rotation_mails import ISSUED, add
+from .rotation_rows import BEGUN, one, select
 from .rotation_rules import Complete, Reason, Rotation, claim_deadline
 from .rotation_steps import bring_up_to_date, note, take
 from .sealing import Sealer
 from .tables import ROTATION_OPEN, one_of
+
+_RELATED = f"""
+    (r.family_id = k.family_id AND r.{one_of("state", ROTATION_OPEN)})
+    OR (r.old_key_id = k.id AND r.state IN ('retired', 'completed'))
+    OR (r.new_key_id = k.id AND r.state = 'retired')
+"""
+_RELATED_TO = _RELATED.replace("k.family_id", ":family").replace("k.id", ":key")
+_LOOK = f"""
+    SELECT {KEY_COLUMNS}, {HELD} AS account_held, {GRANTED} AS role_allowed,
+        EXISTS (SELECT FROM keyturn.rotations r WHERE {_RELATED}) AS in_rotation,
+        ARRAY(
+            SELECT r.issued_at FROM keyturn.api_keys f
+            JOIN keyturn.rotations r ON r.old_key_id = f.id
+            WHERE f.family_id = k.family_id AND r.issued_at > :now - :day
+            ORDER BY r.issued_at DESC LIMIT :most
+        ) AS issued, :now AS now
+    {OF_KEYS} WHERE k.id = :key
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A key as it stands under its account's lock, and what a successor depends on.
+
+    `in_rotation`: there are rotations to be looked at first. `issued`: when its family's rotations
+    of the last day were, the newest first, as many as were asked for.
+    """
+
+    key: ApiKey
+    account_held: bool
+    role_allowed: bool
+    in_rotation: bool
+    issued: Sequence[datetime]
+
+
+def look(tx: Tx, key_id: UUID, most: int = 0) -> Look:
+    """Look at a key of a locked account; NotFound (`key_unknown`) if there is none."""
+    row = tx.row(_LOOK, key=key_id, day=DAY, most=most)
+    if row is None:
+        raise api_keys.unknown(str(key_id))
+    facts = dict(row)
+    tx.learn(facts.pop("now"))
+    beside = {
+        name: facts.pop(name) for name in ("account_held", "role_allowed", "in_rotation", "issued")
+    }
+    return Look(ApiKey(**facts), **beside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +104,53 @@ def request(
     Refused as `key_unknown`, `key_deleted`, `key_expired`, `key_held`, `account_held`,
     `too_short_lived`, `role_not_allowed`, `idempotency_key_used`.
     """
-    key = api_keys.locked(tx, str(key_id))
-    if (known := _asked_before(tx, key, idempotency_key)) is not None:
+    api_keys.lock(tx, key_id)
+    asked = Asked(
+        actor=actor, reason=reason, idempotency_key=idempotency_key, operation_id=operation_id
+    )
+    return answer(
+        tx,
+        key_id,
+        asked,
+        policy=policy,
+        sealer=sealer,
+        peppers=peppers,
+        tell_owner=tell_owner,
+        most_a_day=most_a_day,
+    )
+
+
+def answer(
+    tx: Tx,
+    key_id: UUID,
+    asked: Asked,
+    *,
+    policy: Policy,
+    sealer: Sealer,
+    peppers: Peppers,
+    tell_owner: bool = True,
+    most_a_day: int | None = None,
+) -> Rotation:
+    """`request` for a key whose account is locked."""
+    found = look(tx, key_id, most_a_day or 0)
+    if (known := _asked_before(tx, found.key, asked.idempotency_key)) is not None:
         return known
-    related = _related(tx, key)
+    related = _related(tx, found)
     for rotation in related:
         if rotation.state in ROTATION_OPEN:  # one at most
             rotation = bring_up_to_date(tx, rotation, policy)
             if rotation.state in ROTATION_OPEN:
                 return rotation
             # What was due just now may have stopped or ended the key.
-            key, related = api_keys.find(tx, str(key_id)), _related(tx, key)
-    if (before := _rotated_before(tx, key, related)) is not None:
+            found = look(tx, key_id, most_a_day or 0)
+            related = _related(tx, found)
+    if (before := _rotated_before(tx, found.key, related)) is not None:
         return before
-    check(tx, key, policy)
+    check(tx, found, policy)
     if most_a_day is not None:
-        _check_rate(tx, key, most_a_day)
-    asked = Asked(
-        actor=actor, reason=reason, idempotency_key=idempotency_key, operation_id=operation_id
-    )
-    _end_undo(tx, key, related, actor=actor, policy=policy)
-    rotation = issue(tx, key, asked, policy=policy, peppers=peppers, sealer=sealer)
+        _check_rate(found, most_a_day)
+    _end_undo(tx, found.key, related, actor=asked.actor, policy=policy)
+    rotation = issue(tx, found.key, asked, policy=policy, peppers=peppers, sealer=sealer)
     if tell_owner:
         tell_issued(tx, rotation)
     return rotation
@@ -96,8 +174,9 @@ def replace_compromised(
                 f"key {key.id} has a successor in use, {rotation.new_key_id}; if that one is known"
                 f" to others too, `keyturn keys rotate {rotation.new_key_id} --compromised`",
             )
-    check(tx, key, policy, held=True)
-    _end_undo(tx, key, _related(tx, key), actor=actor, policy=policy)
+    found = look(tx, key.id)
+    check(tx, found, policy, held=True)
+    _end_undo(tx, key, _related(tx, found), actor=actor, policy=policy)
     asked = Asked(actor=actor, reason="compromised")
     return issue(tx, key, asked, policy=policy, peppers=peppers, sealer=sealer)
 
@@ -107,12 +186,12 @@ def issue(
 ) -> Rotation:
     """Make the successor of a checked key, sealed, and its rotation."""
     rotation_id, secret = new_id(), mint(policy.key_prefix)
-    issued = api_keys.issue(
-        tx,
+    validity = key.expires_at - key.created_at
+    successor = api_keys.parameters(
         account_id=key.account_id,
         name=key.name,
         role=key.role,
-        validity=key.expires_at - key.created_at,
+        validity=validity,
         allowed_ips=key.allowed_ips,
         created_by=asked.actor,
         secret=secret,
@@ -121,52 +200,60 @@ def issue(
         rotation_policy=key.rotation_policy,
     )
     sealed = sealer.seal(
-        secret, key_id=issued.id, account_id=key.account_id, rotation_id=rotation_id
+        secret, key_id=successor["id"], account_id=key.account_id, rotation_id=rotation_id
     )
     until = claim_deadline(
         issued_at=tx.now(),
         old_expires_at=key.expires_at,
-        new_expires_at=issued.expires_at,
+        new_expires_at=tx.now() + validity,
         policy=policy,
     )
-    tx.execute(
-        """
-        INSERT INTO keyturn.rotations (
-            id, account_id, family_id, old_key_id, new_key_id, state, reason, operation_id,
-            idempotency_key, requested_by, sealed, sealed_kek, sealed_until, issued_at,
-            next_check_at, old_uses_before)
-        SELECT :id, :account, :family, :old, :new, 'issued', :reason, :operation,
-            :asked, :actor, :box, :kek, :until, :now, :until,
-            coalesce((SELECT uses FROM keyturn.key_uses WHERE key_id = :old), 0)
-        """,
-        id=rotation_id,
-        account=key.account_id,
-        family=key.family_id,
+    row = tx.row(
+        _BEGIN,
+        **successor,
+        rotation=rotation_id,
         old=key.id,
-        new=issued.id,
         reason=asked.reason,
         operation=asked.operation_id,
         asked=asked.idempotency_key,
-        actor=asked.actor,
         box=sealed.box,
         kek=sealed.kek,
         until=until,
     )
-    rotation = one(tx, rotation_id)
+    assert row is not None
+    rotation = Rotation(**row)
+    issued = IssuedKey(rotation.new_key_id, rotation.family_id, rotation.new_expires_at)
+    api_keys.announce(tx, issued, account_id=rotation.account_id, created_by=asked.actor)
     note(tx, rotation, "issued", actor=asked.actor, why=f"successor {rotation.new_key_id}")
     return hand_overs.plan(tx, rotation, policy)
 
 
+_BEGIN = f"""
+    WITH {ISSUE_KEY}, begun AS (
+        INSERT INTO keyturn.rotations (
+            id, account_id, family_id, old_key_id, new_key_id, state, reason, operation_id,
+            idempotency_key, requested_by, sealed, sealed_kek, sealed_until, issued_at,
+            next_check_at, old_uses_before)
+        SELECT :rotation, :account, :family, :old, :id, 'issued', :reason, :operation,
+            :asked, :created_by, :box, :kek, :until, :now, :until,
+            coalesce((SELECT uses FROM keyturn.key_uses WHERE key_id = :old), 0)
+        RETURNING *
+    )
+    {BEGUN}
+"""
+
+
 def tell_issued(tx: Tx, rotation: Rotation) -> None:
     """Tell the owner that a new key is ready, and until when it can be fetched."""
-    mail(tx, rotation, "issued", claim_by=rotation.claim_until.isoformat())
+    add(tx, ISSUED, rotation, claim_by=rotation.claim_until.isoformat(), sink=rotation.sink)
 
 
 def check(
-    tx: Tx, key: ApiKey, policy: Policy, *, held: bool = False, expired: bool = False
+    tx: Tx, found: Look, policy: Policy, *, held: bool = False, expired: bool = False
 ) -> None:
     """Refuse a key that must not, or need not, have a successor; one that is held, or has expired,
     may have one only where the caller says so."""
+    key = found.key
     instead = "have a new key created instead"
     if key.deleted_at is not None:
         raise Refused("key_deleted", f"key {key.id} was deleted; {instead}")
@@ -177,27 +264,27 @@ def check(
             "key_held",
             f"key {key.id} is disabled or was replaced; enable it first, or rotate its successor",
         )
-    if accounts.is_held(tx, key.account_id):
+    if found.account_held:
         raise Refused("account_held", f"the account {key.account} is disabled; enable it first")
     if key.expires_at - key.created_at < policy.rotation_min_life:
         raise Refused(
             "too_short_lived",
             f"keys that live less than {policy.rotation_min_life} are not rotated; {instead}",
         )
-    roles.check_grant(tx, key.role, key.account_id)
+    if not found.role_allowed:
+        roles.check_grant(tx, key.role, key.account_id)
 
 
-def _related(tx: Tx, key: ApiKey) -> list[Rotation]:
+def _related(tx: Tx, found: Look) -> list[Rotation]:
     """The family's rotation that is under way, and those that led from or to the key, the newest
     first."""
+    if not found.in_rotation:
+        return []
     return select(
         tx,
-        f"(r.family_id = :family AND r.{one_of('state', ROTATION_OPEN)})"
-        " OR (r.old_key_id = :key AND r.state IN ('retired', 'completed'))"
-        " OR (r.new_key_id = :key AND r.state = 'retired')"
-        " ORDER BY r.issued_at DESC, r.id DESC",
-        family=key.family_id,
-        key=key.id,
+        f"{_RELATED_TO} ORDER BY r.issued_at DESC, r.id DESC",
+        family=found.key.family_id,
+        key=found.key.id,
     )
 
 
@@ -249,24 +336,11 @@ def _rotated_before(tx: Tx, key: ApiKey, related: Sequence[Rotation]) -> Rotatio
     return None
 
 
-def _check_rate(tx: Tx, key: ApiKey, most: int) -> None:
+def _check_rate(found: Look, most: int) -> None:
     """Refuse a key whose family has had so many rotations in a day, however they ended."""
-    issued = list(
-        tx.execute(
-            """
-            SELECT r.issued_at FROM keyturn.api_keys k
-            JOIN keyturn.rotations r ON r.old_key_id = k.id
-            WHERE k.family_id = :family AND r.issued_at > :now - :day
-            ORDER BY r.issued_at DESC LIMIT :most
-            """,
-            family=key.family_id,
-            day=DAY,
-            most=most,
-        ).scalars()
-    )
-    if len(issued) >= most:
+    if len(found.issued) >= most:
         raise Refused(
             "too_many_rotations",
-            f"key {key.id} was rotated {most} times within a day: it can be again from"
-            f" {issued[-1] + DAY:%Y-%m-%d %H:%M} UTC on; an operator can rotate it now",
+            f"key {found.key.id} was rotated {most} times within a day: it can be again from"
+            f" {found.issued[-1] + DAY:%Y-%m-%d %H:%M} UTC on; an operator can rotate it now",
         )

@@ -24,6 +24,9 @@ IN_USE = "in_use"
 HAND_OVER_FAILED = "hand_over_failed"
 """The `blocked_reason` of a rotation whose sink does not take the new key, or not promote it."""
 
+DELIVERED_BY = "sink:"
+"""What `claimed_by` begins with where a sink handed the key over; its name follows."""
+
 FAILED = "step_failed"
 """The `blocked_reason` of a rotation of which a step raised an error; the audit says which."""
 
@@ -45,7 +48,7 @@ class Rotation:
     the old key since `uses_since`: issue, confirmation or undo. `warned_for` is the `retire_at`
     that the owner was warned of, `reissued_as` the rotation that took the place of this one. `sink`
     names the hand-over; `hand_over_failed` says that it was given up, and nobody has claimed the
-    key instead.
+    key instead. `claimed_by` is who fetched the key, or `sink:` and a name.
     """
 
     id: UUID
@@ -102,6 +105,12 @@ class Rotation:
     blocked_reason: str | None
     warned_for: datetime | None
     next_check_at: datetime
+
+    @property
+    def delivered_by(self) -> str | None:
+        """The sink that has handed the successor over; None where somebody has fetched it."""
+        who = self.claimed_by or ""
+        return who.removeprefix(DELIVERED_BY) if who.startswith(DELIVERED_BY) else None
 
     @property
     def handed_over(self) -> bool:
@@ -191,6 +200,10 @@ class Cancel:
 Transition = Wait | Pause | Resume | Confirm | Warn | Block | Retire | Undo | Complete | Cancel
 
 
+BY_POLICY = (Resume, Confirm, Warn, Block, Retire)
+"""Steps whose times, or whether they are taken at all, the settings say."""
+
+
 def claim_deadline(
     *, issued_at: datetime, old_expires_at: datetime, new_expires_at: datetime, policy: Policy
 ) -> datetime:
@@ -212,7 +225,18 @@ def retirement(
 
 
 def decide(rotation: Rotation, policy: Policy, now: datetime) -> Transition:
-    """The next step of a rotation. A `Wait` is always for later than `now`, or for a fact."""
+    """The next step of a rotation. A `Wait` is always for later than `now`, or for a fact.
+
+    Who does not know the rotation policies, and so not the settings, waits for a worker to take the
+    steps that depend on them.
+    """
+    step = _next_step(rotation, policy, now)
+    if not policy.rotation_policies and isinstance(step, BY_POLICY):
+        return Wait(rotation.next_check_at)
+    return step
+
+
+def _next_step(rotation: Rotation, policy: Policy, now: datetime) -> Transition:
     if rotation.state not in ROTATION_LIVE:
         return Wait(rotation.next_check_at)
     step = _keys_gone(rotation) or _hold(rotation, now)

@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from .base import Step, Tx
 from .policy import Policy
 from .rotation_policy import DEFAULT, RotationPolicy, chosen
 from .rotation_times import rotate_at
+from .statements import Row
 
 JOB = "rotations.start_due"
 PAGE = 5000
@@ -61,7 +60,7 @@ class Mark:
     through: bool
 
 
-def planned_for(key: RowMapping, policies: Mapping[str, RotationPolicy]) -> Planned | None:
+def planned_for(key: Row, policies: Mapping[str, RotationPolicy]) -> Planned | None:
     """The plan of a key, from its `id`, `created_at`, `expires_at` and the `name` of the policy
     that was chosen for it; None where that does not rotate keys."""
     name = key["name"] if key["name"] in policies else DEFAULT
@@ -175,7 +174,8 @@ _PLAN = """
         RETURNING s.key_id
     ), planned AS (
         INSERT INTO keyturn.rotation_schedule AS s (key_id, policy, rotate_at, next_at, reason)
-        SELECT key_id, policy, rotate_at, CASE WHEN reason IS NULL THEN rotate_at END, reason
+        SELECT key_id, policy, rotate_at,
+               CASE WHEN reason IS NULL THEN greatest(rotate_at, :now) END, reason
         FROM wanted
         ON CONFLICT (key_id) DO UPDATE SET policy = excluded.policy, next_at = excluded.next_at,
             rotate_at = excluded.rotate_at, reason = excluded.reason

@@ -6,17 +6,17 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import RowMapping
-
 from . import api_keys, rotations
 from .base import Database, Tx, is_server_trouble
 from .errors import Refused
 from .key_text import Peppers
 from .policy import Policy
+from .predicate import HELD
 from .rotation_policy import chosen
 from .rotation_schedule import NAME, WINDOW_CLOSED, Planned, planned_for
 from .rotation_steps import SYSTEM
 from .sealing import Sealer
+from .statements import Row
 
 BATCH = 500
 """Due keys that one transaction looks at."""
@@ -88,7 +88,7 @@ class Scheduled:
 
 _FACTS = f"""
     coalesce(s.key_id, k.id) AS id, k.created_at, k.expires_at, k.deleted_at, k.status,
-    k.held AS key_held, a.held AS account_held, {NAME} AS name,
+    k.held AS key_held, {HELD} AS account_held, {NAME} AS name,
     s.reason, s.next_at, s.rotation_id, coalesce(s.tries, 0) AS tries
 """
 _OWNERS = """
@@ -222,7 +222,7 @@ def next_for(tx: Tx, key_id: UUID, policy: Policy) -> Scheduled | None:
     return Scheduled(planned.policy, decision.at, decision.reason, None)
 
 
-def decide(row: RowMapping, policy: Policy, now: datetime) -> Decision:
+def decide(row: Row, policy: Policy, now: datetime) -> Decision:
     """What is to be done with a plan, from the facts of its key as they are now."""
     if row["created_at"] is None or row["deleted_at"] is not None or now >= row["expires_at"]:
         return Gone()

@@ -13,7 +13,16 @@ from . import api_keys, audit, holds, rotation_states
 from .base import Tx, is_server_trouble
 from .holds import Cause
 from .policy import Policy
-from .rotation_mails import BLOCKED, CANCELLED, mail, tell, used
+from .rotation_mails import (
+    CANCELLED,
+    REPLACED,
+    RETIRED,
+    WITHDRAWN,
+    add,
+    tell,
+    tell_blocked,
+    used,
+)
 from .rotation_rows import one, select
 from .rotation_rules import (
     FAILED,
@@ -288,25 +297,8 @@ def _block(tx: Tx, rotation: Rotation, step: Block, actor: str) -> bool:
     )
     if rotation.blocked_reason != step.reason:
         note(tx, rotation, "blocked", actor=actor, why=step.reason)
-        if not _told_of(tx, rotation, step.reason):
-            more = used(rotation) if rotation.retire_at else {}
-            mail(tx, rotation, "blocked", code=step.reason, reason=BLOCKED[step.reason], **more)
+        tell_blocked(tx, rotation, step.reason)
     return False
-
-
-def _told_of(tx: Tx, rotation: Rotation, reason: str) -> bool:
-    """Whether the owner was told of this reason before; it may have come, gone and come again."""
-    told = tx.row(
-        """
-        SELECT FROM keyturn.outbox
-        WHERE account_id = :account AND kind = 'rotation.blocked' AND state <> 'skipped'
-          AND payload->>'rotation_id' = :rotation AND payload->>'code' = :reason
-        """,
-        account=rotation.account_id,
-        rotation=str(rotation.id),
-        reason=reason,
-    )
-    return told is not None
 
 
 def _retire(tx: Tx, steps: Steps[Retire], actor: str, policy: Policy) -> set[UUID]:
@@ -326,7 +318,7 @@ def _retire(tx: Tx, steps: Steps[Retire], actor: str, policy: Policy) -> set[UUI
     for rotation, step in moved:
         if step.why == IN_USE:
             retired = one(tx, rotation.id)
-            mail(tx, retired, "retired", undo_until=str(retired.undo_until), **used(retired))
+            add(tx, RETIRED, retired, undo_until=str(retired.undo_until), **used(retired))
     return _ids(moved)
 
 
@@ -365,7 +357,7 @@ def _complete(tx: Tx, steps: Steps[Complete], actor: str, policy: Policy) -> set
         old = [rotation.old_key_id for rotation in ending]
         api_keys.delete_all(tx, old, actor=actor, why="rotated", policy=policy)
     for rotation in ending:
-        mail(tx, rotation, "completed")
+        add(tx, REPLACED, rotation)
     return _ids(moved)
 
 
@@ -382,7 +374,7 @@ def _cancel(tx: Tx, rotation: Rotation, step: Cancel, actor: str, policy: Policy
         )
         if step.reason not in REPLACED_AT_ONCE:
             said = CANCELLED.get(step.reason, step.reason)
-            mail(tx, rotation, "cancelled", code=step.reason, reason=said)
+            add(tx, WITHDRAWN, rotation, code=step.reason, reason=said)
     return moved
 
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 
 from .base import Step, Tx
 from .handover import Claimed, claim
+from .holds import CONCERNS, JOINED
 from .policy import Policy
+from .predicate import HELD
 from .rotation_decisions import cancel, confirm, reissue, retry, undo
 from .rotation_mails import tell
-from .rotation_requests import replace_compromised, request
+from .rotation_requests import Asked, answer, replace_compromised, request
 from .rotation_rows import find, listed, select
 from .rotation_rules import FAILED, Reason, Rotation
 from .rotation_steps import attempt
 from .tables import ROTATION_LIVE, ROTATION_OPEN, one_of
 
 __all__ = [
+    "Asked",
     "Claimed",
     "Reason",
     "Rotation",
     "advance",
+    "answer",
     "cancel",
     "claim",
     "confirm",
@@ -46,15 +50,16 @@ _DUE = f"""
     JOIN keyturn.api_keys n ON n.id = r.new_key_id
     LEFT JOIN keyturn.key_uses u ON u.key_id = r.new_key_id
     WHERE r.{one_of("state", ROTATION_LIVE)} AND (
-        a.held <> (r.paused_at IS NOT NULL)
+        {HELD} <> (r.paused_at IS NOT NULL)
         OR o.deleted_at IS NOT NULL
         OR (n.deleted_at IS NOT NULL AND r.{one_of("state", ROTATION_OPEN)})
-        OR (NOT a.held AND (
+        OR (NOT {HELD} AND (
             r.next_check_at <= :now
             OR (r.state = 'issued' AND u.first_used_at IS NOT NULL)
             OR EXISTS (
-                SELECT FROM keyturn.holds h WHERE h.account_id = a.id
-                AND h.placed_at IS NOT NULL AND h.lifted_at > coalesce(r.resumed_at, r.issued_at)
+                SELECT FROM keyturn.holds h WHERE {CONCERNS}
+                AND h.placed_at IS NOT NULL
+                AND h.lifted_at > greatest({JOINED}, coalesce(r.resumed_at, r.issued_at))
             )
         ))
     )

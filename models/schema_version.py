@@ -5,7 +5,7 @@ from sqlalchemy import Connection, text
 from .base import SCHEMA
 from .errors import Misconfigured
 
-EXPECTED = "0011"
+EXPECTED = "0012"
 """The newest migration; a test holds it against the migrations themselves."""
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from .base import Step, Tx
 from .policy import Policy
-from .predicate import STATUS
+from .predicate import HELD, STATUS
 
 _VERB = """
     CASE after WHEN 'active' THEN 'enabled' WHEN 'retired' THEN 'rotated' ELSE after END
@@ -17,7 +17,7 @@ _VERB = """
 # again, and nobody can move it while we hold its lock.
 _DIFFERENCE = f"""
     k.ctid AS place, k.status AS before, {STATUS} AS after,
-    CASE WHEN a.held THEN 'account_held' ELSE :why END AS why
+    CASE WHEN a.held THEN 'account_held' WHEN {HELD} THEN 'tenant_held' ELSE :why END AS why
 """
 _SETTLE = f"""
 WITH due AS ({{due}}), changed AS (
@@ -52,13 +52,13 @@ _KEYS = _SETTLE.format(
     FOR NO KEY UPDATE OF k
     """
 )
-# Only these two statuses can differ because of an account's hold. They are found by index, one
-# account after the other, so that no batch reads again what the batches before it settled.
+# Only these two statuses can differ because of a hold of the account or its tenant. They are found
+# by index, one account after the other, so that no batch reads again what those before it settled.
 _ACCOUNTS = _SETTLE.format(
     due=f"""
     SELECT differing.* FROM keyturn.accounts a CROSS JOIN LATERAL (
         SELECT {_DIFFERENCE} FROM keyturn.api_keys k
-        WHERE k.account_id = a.id AND k.status = CASE WHEN a.held THEN 'active' ELSE 'disabled' END
+        WHERE k.account_id = a.id AND k.status = CASE WHEN {HELD} THEN 'active' ELSE 'disabled' END
           AND k.status <> {STATUS}
         LIMIT :batch FOR NO KEY UPDATE
     ) differing
@@ -106,6 +106,47 @@ def accounts(tx: Tx, policy: Policy, *, account_id: UUID | None = None) -> Step:
     changed = _run(tx, _ACCOUNTS, policy, ids=ids, actor="keyturn", why="key_held", batch=batch)
     if changed < batch:
         tx.execute("UPDATE keyturn.accounts SET unsettled = false WHERE id = ANY(:ids)", ids=ids)
+    return Step(changed, finished=False)
+
+
+MEMBERS = 500
+"""Accounts of a tenant that one transaction locks."""
+_FIRST = UUID(int=0)
+
+
+def tenants(tx: Tx, policy: Policy) -> Step:
+    """Settle one batch of keys of the members of a tenant whose hold changed, in their order.
+
+    Its row is locked, then those of its members, as far as this batch goes. Who joins or leaves
+    meanwhile is settled as an account of its own (`accounts`).
+    """
+    tenant = tx.row(
+        """
+        SELECT id, settled_to FROM keyturn.tenants WHERE unsettled
+        ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+        """
+    )
+    if tenant is None:
+        return Step(0, finished=True)
+    locked = tx.execute(
+        """
+        SELECT id FROM keyturn.accounts WHERE tenant_id = :tenant AND id > :after
+        ORDER BY id LIMIT :members FOR NO KEY UPDATE
+        """,
+        tenant=tenant["id"],
+        after=tenant["settled_to"] or _FIRST,
+        members=MEMBERS,
+    )
+    ids = list(locked.scalars())
+    batch = policy.settle_batch
+    changed = _run(tx, _ACCOUNTS, policy, ids=ids, actor="keyturn", why="key_held", batch=batch)
+    if changed < batch:
+        tx.execute(
+            "UPDATE keyturn.tenants SET unsettled = :more, settled_to = :last WHERE id = :tenant",
+            tenant=tenant["id"],
+            more=len(ids) == MEMBERS,
+            last=ids[-1] if len(ids) == MEMBERS else None,
+        )
     return Step(changed, finished=False)
 
 

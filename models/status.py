@@ -16,6 +16,9 @@ class Status:
     `unreported_rotations` are under way for a day or more without any use of the family's keys on
     record: nobody can say whether their old keys are still needed.
 
+    `operations` are plans of bulk rotation by their states: those that have not ended, each of the
+    states of a plan that was applied even where there is none.
+
     `waiting_seconds` is how long the oldest has waited that could be dealt with now: an `event`, a
     `message` to be sent, a `key` past its end. What does not wait is not in it.
 
@@ -30,10 +33,13 @@ class Status:
     rotations: Mapping[str, int]
     blocked_rotations: int
     unreported_rotations: int
+    operations: Mapping[str, int]
     waiting_seconds: Mapping[str, float]
     silent_sources: Mapping[str, float]
     runs: list[ScheduleRun]
 
+
+_APPLIED = ("running", "paused", "stopped")
 
 # After a day, for whoever fetches a key rarely uses it in the same minute.
 _UNREPORTED = f"""
@@ -42,6 +48,13 @@ _UNREPORTED = f"""
       AND NOT EXISTS (
         SELECT FROM keyturn.api_keys k JOIN keyturn.key_uses u ON u.key_id = k.id
         WHERE k.family_id = r.family_id AND u.last_used_at >= r.issued_at)
+"""
+
+
+_UNSETTLED = """
+    SELECT (SELECT count(*) FROM keyturn.accounts WHERE unsettled) + (
+        SELECT count(*) FROM keyturn.tenants t JOIN keyturn.accounts a ON a.tenant_id = t.id
+        WHERE t.unsettled AND NOT a.unsettled AND (t.settled_to IS NULL OR a.id > t.settled_to))
 """
 
 
@@ -58,7 +71,7 @@ def read(tx: Tx) -> Status:
     return Status(
         events=inbox.counts(tx),
         outbox={row["channel"]: row["n"] for row in outbox},
-        unsettled_accounts=tx.scalar("SELECT count(*) FROM keyturn.accounts WHERE unsettled"),
+        unsettled_accounts=tx.scalar(_UNSETTLED),
         keys_past_end=tx.scalar(
             "SELECT count(*) FROM keyturn.api_keys"
             " WHERE expires_at <= :now AND status NOT IN ('expired', 'deleted')"
@@ -66,10 +79,20 @@ def read(tx: Tx) -> Status:
         rotations={row["state"]: row["n"] for row in rotations},
         blocked_rotations=sum(row["blocked"] for row in rotations),
         unreported_rotations=tx.scalar(_UNREPORTED),
+        operations=dict.fromkeys(_APPLIED, 0) | _operations(tx),
         waiting_seconds=_waiting(tx),
         silent_sources=source_silence.silent(tx),
         runs=schedule_runs.listed(tx),
     )
+
+
+def _operations(tx: Tx) -> dict[str, int]:
+    rows = tx.rows(
+        "SELECT state, count(*) AS n FROM keyturn.operations"
+        " WHERE state = ANY(:applied) OR (state = 'planned' AND plan_until > :now) GROUP BY state",
+        applied=list(_APPLIED),
+    )
+    return {row["state"]: row["n"] for row in rows}
 
 
 def _waiting(tx: Tx) -> dict[str, float]:

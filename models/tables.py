@@ -1,6 +1,7 @@
 """The tables of accounts, keys and what becomes of them; who writes one stands in its noun.
 
-What comes in, goes out and is written down about it is in `record_tables`.
+What comes in, goes out and is written down about it is in `record_tables`; tenants are in
+`tenant_tables`.
 """
 
 import uuid
@@ -58,7 +59,11 @@ class Role(Base):
 
 
 class Account(Base):
-    """Who owns keys. `held` says that a hold stands; `unsettled`, that key statuses may differ."""
+    """Who owns keys. `held` says that a hold of its own stands, whatever its tenant's do;
+    `unsettled`, that key statuses may differ.
+
+    `tenant_since` is when it came into its tenant, or into none.
+    """
 
     __tablename__ = "accounts"
     __table_args__ = (
@@ -74,6 +79,8 @@ class Account(Base):
     created_at: Mapped[datetime] = mapped_column(Time)
     rotation_policy: Mapped[str | None] = mapped_column(Text)
     public_key: Mapped[dict[str, str] | None] = mapped_column(JSONB)
+    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("keyturn.tenants.id"))
+    tenant_since: Mapped[datetime | None] = mapped_column(Time)
 
 
 class AccountIdentity(Base):
@@ -197,15 +204,15 @@ class Compromise(Base):
 
 
 class Hold(Base):
-    """What stops an account or a key, per (source, kind).
+    """What stops a tenant's accounts, an account or a key, per (source, kind).
 
-    The row stays after lifting. On an account it is also the mark up to which its source's
-    ordered events have been applied.
+    The row stays after lifting. On an account or a tenant it is also the mark up to which its
+    source's ordered events have been applied.
     """
 
     __tablename__ = "holds"
     __table_args__ = (
-        CheckConstraint("num_nonnulls(account_id, key_id) = 1", name="one_target"),
+        CheckConstraint("num_nonnulls(account_id, key_id, tenant_id) = 1", name="one_target"),
         Index(
             "uq_holds_account",
             "account_id",
@@ -243,6 +250,7 @@ class Hold(Base):
     confirm: Mapped[bool] = mapped_column(server_default="false")
     confirmed_at: Mapped[datetime | None] = mapped_column(Time)
     carried_out_at: Mapped[datetime | None] = mapped_column(Time)
+    tenant_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("keyturn.tenants.id"))
 
 
 class Rotation(Base):

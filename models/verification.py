@@ -18,7 +18,7 @@ from .base import Database
 from .forks import begins_anew
 from .key_imports import JOB
 from .key_text import Peppers, Secret, digests, foreign, parse
-from .predicate import WORKS
+from .predicate import HELD_JOINED, WORKS_JOINED
 from .recording import Use
 
 T = TypeVar("T")
@@ -26,14 +26,15 @@ T = TypeVar("T")
 _SQL = f"""
     SELECT k.id, k.account_id, a.email, k.role, r.permissions, k.expires_at, k.allowed_ips,
            {{now}} AS now,
-           CASE WHEN {WORKS.replace(":now", "{now}")} THEN NULL
+           CASE WHEN {WORKS_JOINED.replace(":now", "{now}")} THEN NULL
                 WHEN k.deleted_at IS NOT NULL THEN 'deleted'
                 WHEN {{now}} >= k.expires_at THEN 'expired'
-                WHEN a.held THEN 'account_held'
+                WHEN {HELD_JOINED} THEN 'account_held'
                 WHEN k.status = 'retired' THEN 'retired'
                 ELSE 'key_held' END AS reason
     FROM keyturn.api_keys k
     JOIN keyturn.accounts a ON a.id = k.account_id
+    LEFT JOIN keyturn.tenants t ON t.id = a.tenant_id
     JOIN keyturn.roles r ON r.name = k.role
     WHERE k.digest {{match}}
 """
@@ -65,7 +66,7 @@ REASONS = {
     "unknown": "no key has this text",
     "deleted": "the key was deleted",
     "expired": "the key's validity has ended",
-    "account_held": "the account is disabled",
+    "account_held": "the account is disabled, or the tenant that it is in",
     "key_held": "the key is disabled",
     "retired": "the key was replaced by its successor",
     "ip_not_allowed": "the key may not be used from this address",

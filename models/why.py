@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from . import accounts, api_keys, compromise, why_rotation
+from . import accounts, api_keys, compromise, hand_overs, why_operation, why_rotation
 from .accounts import Account
 from .api_keys import ApiKey
 from .base import Tx
 from .errors import NotFound, Refused
-from .holds import OPERATOR, Target, on_account, on_key
+from .holds import OPERATOR, Target, on_account, on_key, on_tenant
 from .key_text import Peppers, read
+from .operation_rows import find as find_plan
 from .policy import Policy
 from .rotation_rows import find as find_rotation
 from .rotation_rows import select
@@ -24,13 +25,14 @@ from .why_rotation import at
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is to be said of one key, account or rotation.
+    """What is to be said of one key, account, rotation or plan.
 
-    `works` is whether the key, or the account's keys, or the rotation's successor work now. `now`
-    says why, `next` what will happen by itself and when, `do` what a person can do.
+    `works` is whether the key, or the account's keys, or the rotation's successor work now, and of
+    a plan whether it goes on, or went through. `now` says why, `next` what will happen by itself
+    and when, `do` what a person can do.
     """
 
-    subject: Literal["key", "account", "rotation"]
+    subject: Literal["key", "account", "rotation", "plan"]
     id: UUID
     works: bool
     now: tuple[str, ...]
@@ -51,7 +53,7 @@ class _Holder:
 
 
 def explain(tx: Tx, named: str, policy: Policy) -> Explanation:
-    """Explain a key or rotation by its id, or an account by its id or e-mail address.
+    """Explain a key, rotation or plan by its id, or an account by its id or e-mail address.
 
     NotFound (`nothing_known`) where there is nothing of that name, which is not repeated.
     """
@@ -63,10 +65,11 @@ def explain(tx: Tx, named: str, policy: Policy) -> Explanation:
         key = None
     if key is not None:
         return of_key(tx, key, policy)
-    try:
-        return of_rotation(tx, named, policy)
-    except NotFound:
-        pass
+    for explain_one in (of_rotation, of_plan):
+        try:
+            return explain_one(tx, named, policy)
+        except NotFound:
+            pass
     try:
         return of_account(tx, accounts.find(tx, named), policy)
     except NotFound:
@@ -76,7 +79,7 @@ def explain(tx: Tx, named: str, policy: Policy) -> Explanation:
 def _nothing() -> NotFound:
     return NotFound(
         "nothing_known",
-        "there is no key, rotation or account of this id, and no account of this address;"
+        "there is no key, rotation, plan or account of this id, and no account of this address;"
         " a key's text goes to stdin, with - in its place",
     )
 
@@ -102,8 +105,9 @@ def of_key(tx: Tx, key: ApiKey, policy: Policy) -> Explanation:
     """Why a key works or not."""
     account = accounts.find(tx, str(key.account_id))
     own, of_account = _holders(tx, on_key(key.id)), _holders(tx, on_account(key.account_id))
+    of_tenant = _holders_of_tenant(tx, account)
     ended = tx.now() >= key.expires_at
-    works = not (key.deleted_at or ended or own or of_account)
+    works = not (key.deleted_at or ended or own or of_account or of_tenant)
     name = f'Key {key.id} "{key.name}" of {key.account}'
     now = [f"{name} {'works' if works else 'does not work'}."]
     if key.deleted_at is not None:
@@ -112,6 +116,7 @@ def of_key(tx: Tx, key: ApiKey, policy: Policy) -> Explanation:
         now.append(f"Its validity ended at {at(key.expires_at)}; no key is prolonged.")
     now += _standing(own, "The key")
     now += _standing(of_account, f"Its account {account.email}")
+    now += _standing(of_tenant, f"The tenant {account.tenant} of its account")
     if works and key.allowed_ips:
         now.append(f"It may be used only from {', '.join(key.allowed_ips)}.")
     now += _uses(tx, key)
@@ -121,10 +126,14 @@ def of_key(tx: Tx, key: ApiKey, policy: Policy) -> Explanation:
         key=key.id,
     )
     now += [why_rotation.place(one, key.id) for one in rotations]
-    nxt = [] if key.deleted_at or ended else _ends(tx, key, policy, live=not (own or of_account))
+    live = not (own or of_account or of_tenant)
+    nxt = [] if key.deleted_at or ended else _ends(tx, key, policy, live=live)
     nxt += [line for one in rotations for line in why_rotation.to_come(one, policy, tx.now())]
-    nxt += _deletions(of_account, policy)
+    nxt += _deletions([*of_account, *_doomed_with(tx, account, of_tenant)], policy)
     do = [] if key.deleted_at else _mends(own, of_account, key, account)
+    do += (
+        [] if key.deleted_at else [_lifted_by(one, "tenants", account.tenant) for one in of_tenant]
+    )
     do += _compromise(tx, key)
     do += [line for one in rotations for line in why_rotation.mends(one, policy, tx.now())]
     if works and not rotations:
@@ -136,8 +145,9 @@ def of_key(tx: Tx, key: ApiKey, policy: Policy) -> Explanation:
 
 def of_account(tx: Tx, account: Account, policy: Policy) -> Explanation:
     """Why an account's keys work or not."""
-    holders = _holders(tx, on_account(account.id))
-    state = "is disabled: none of its keys works" if holders else "is not disabled"
+    holders, of_tenant = _holders(tx, on_account(account.id)), _holders_of_tenant(tx, account)
+    held = bool(holders or of_tenant)
+    state = "is disabled: none of its keys works" if held else "is not disabled"
     counts = tx.rows(
         "SELECT status, count(*) AS n FROM keyturn.api_keys WHERE account_id = :id"
         " GROUP BY status ORDER BY status",
@@ -145,7 +155,7 @@ def of_account(tx: Tx, account: Account, policy: Policy) -> Explanation:
     )
     has = ", ".join(f"{row['n']} {row['status']}" for row in counts) or "none"
     now = [f"Account {account.email} {state}.", f"Its keys: {has}."]
-    now += _standing(holders, "The account")
+    now += _standing(holders, "The account") + _standing(of_tenant, f"Its tenant {account.tenant}")
     waiting = tx.scalar(
         """
         SELECT count(*) FROM keyturn.inbox i
@@ -157,19 +167,22 @@ def of_account(tx: Tx, account: Account, policy: Policy) -> Explanation:
     )
     if waiting:
         now.append(f"{waiting} account events that name it wait, or are parked.")
-    do = [_lifted_by(one, account.email) for one in holders]
+    do = [_lifted_by(one, "accounts", account.email) for one in holders]
+    do += [_lifted_by(one, "tenants", account.tenant) for one in of_tenant]
     if waiting:
         do.append("`keyturn events list --state parked` shows what waits for a person.")
-    nxt = _deletions(holders, policy)
-    return Explanation("account", account.id, not holders, *map(_once, (now, nxt, do)))
+    nxt = _deletions([*holders, *_doomed_with(tx, account, of_tenant)], policy)
+    return Explanation("account", account.id, not held, *map(_once, (now, nxt, do)))
 
 
 def of_rotation(tx: Tx, name: str, policy: Policy) -> Explanation:
     """What a rotation waits for."""
     rotation = find_rotation(tx, name)
-    now = why_rotation.standing(rotation)
+    now = why_rotation.standing(rotation, hand_overs.progress(tx, rotation.id))
     if rotation.account_held:
-        now += _standing(_holders(tx, on_account(rotation.account_id)), "Its account")
+        account = accounts.find(tx, str(rotation.account_id))
+        now += _standing(_holders(tx, on_account(account.id)), "Its account")
+        now += _standing(_holders_of_tenant(tx, account), f"The tenant {account.tenant} of that")
     return Explanation(
         "rotation",
         rotation.id,
@@ -180,12 +193,27 @@ def of_rotation(tx: Tx, name: str, policy: Policy) -> Explanation:
     )
 
 
+def of_plan(tx: Tx, name: str, _: Policy) -> Explanation:
+    """How far a plan of bulk rotation is, and why it does not go on."""
+    plan = find_plan(tx, name)
+    return Explanation(
+        "plan",
+        plan.id,
+        why_operation.goes_on(plan),
+        _once(why_operation.standing(plan)),
+        _once(why_operation.to_come(plan)),
+        _once(why_operation.mends(plan)),
+    )
+
+
 def _holders(tx: Tx, target: Target) -> list[_Holder]:
+    column = "e.key_id" if target.column == "key_id" else "e.account_id"
     rows = tx.rows(
         f"""
         SELECT h.source, h.kind, h.placed_at, h.reason, h.confirm, (
             SELECT e.actor FROM keyturn.audit e
-            WHERE e.{target.column} = :target AND e.action = 'hold.placed' AND e.at = h.placed_at
+            WHERE {column} = :target
+              AND e.action = 'hold.placed' AND e.at = h.placed_at
               AND split_part(e.why, ': ', 1) = h.source || '/' || h.kind
             ORDER BY e.id DESC LIMIT 1) AS actor
         FROM keyturn.holds h
@@ -195,6 +223,17 @@ def _holders(tx: Tx, target: Target) -> list[_Holder]:
         target=target.id,
     )
     return [_Holder(**row) for row in rows]
+
+
+def _holders_of_tenant(tx: Tx, account: Account) -> list[_Holder]:
+    return [] if account.tenant_id is None else _holders(tx, on_tenant(account.tenant_id))
+
+
+def _doomed_with(tx: Tx, account: Account, of_tenant: Iterable[_Holder]) -> list[_Holder]:
+    """The deletions of a tenant that take the account's keys: it was in the tenant by then."""
+    sql = "SELECT tenant_since FROM keyturn.accounts WHERE id = :id"
+    since = tx.scalar(sql, id=account.id)
+    return [one for one in of_tenant if since < one.placed_at]
 
 
 def _standing(holders: Iterable[_Holder], what: str) -> list[str]:
@@ -294,18 +333,19 @@ def _mends(
         for one in own
         if (one.source, one.kind) == (OPERATOR, "disabled")
     ]
-    return said + [_lifted_by(one, account.email) for one in of_account]
+    return said + [_lifted_by(one, "accounts", account.email) for one in of_account]
 
 
-def _lifted_by(one: _Holder, email: str) -> str:
+def _lifted_by(one: _Holder, noun: str, name: str | None) -> str:
     named = (
         ""
         if (one.source, one.kind) == (OPERATOR, "disabled")
         else (f" --source {one.source} --kind {one.kind}")
     )
-    said = f"`keyturn accounts enable {email}{named}` lifts {one.source}/{one.kind}"
+    said = f"`keyturn {noun} enable {name}{named}` lifts {one.source}/{one.kind}"
     own = one.kind == "disabled" and one.source != OPERATOR
-    said += f", as {one.source} does by itself when it enables the account." if own else "."
+    whom = noun.removesuffix("s")
+    said += f", as {one.source} does by itself when it enables the {whom}." if own else "."
     if one.kind == "deleted" and one.confirm:
         said += f" `keyturn accounts confirm-deletions {one.source}` lets the deletion go on."
     return said

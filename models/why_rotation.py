@@ -3,8 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
+from .hand_overs import Progress
 from .policy import Policy
 from .rotation_mails import BLOCKED, CANCELLED
+from .rotation_policy import CLAIM, UNDECIDED
 from .rotation_rules import Rotation
 from .tables import ROTATION_LIVE, ROTATION_OPEN
 
@@ -24,8 +26,8 @@ def place(rotation: Rotation, key_id: UUID) -> str:
     return f"It {said} key {other} (rotation {rotation.id}, {rotation.state})."
 
 
-def standing(rotation: Rotation) -> list[str]:
-    """How far a rotation is, and since when."""
+def standing(rotation: Rotation, hand_over: Progress | None) -> list[str]:
+    """How far a rotation is, and since when; with how the hand-over to its sink stands."""
     by = f"asked for by {rotation.requested_by}, {rotation.reason}"
     said = [
         f'Rotation {rotation.id} of key {rotation.old_key_id} "{rotation.name}" of'
@@ -34,9 +36,14 @@ def standing(rotation: Rotation) -> list[str]:
         f" {rotation.new_status}.",
     ]
     if rotation.claimed_at is not None:
-        said.append(f"The new key was handed over at {at(rotation.claimed_at)}.")
+        by = f" to {rotation.claimed_by}" if rotation.claimed_by else ""
+        if rotation.delivered_by is not None:
+            by = f" by the sink {rotation.delivered_by}"
+        said.append(f"The new key was handed over{by} at {at(rotation.claimed_at)}.")
     elif rotation.state == "issued":
         said.append("Nobody has fetched the new key yet.")
+    if hand_over is not None and rotation.state in ROTATION_OPEN:
+        said += _of_sink(hand_over)
     if rotation.confirmed_at is not None:
         said.append(f"It was confirmed by {rotation.confirmed_by} at {at(rotation.confirmed_at)}.")
     if rotation.cancel_reason is not None:
@@ -116,6 +123,19 @@ def _of_uses(rotation: Rotation) -> list[str]:
     return said
 
 
+def _of_sink(hand_over: Progress) -> list[str]:
+    """What the sink said, of a hand-over that is not through."""
+    if hand_over.sink == UNDECIDED:
+        return ["A worker will choose by the key's policy how the new key is handed over."]
+    why = f": {hand_over.error}" if hand_over.error else ""
+    if hand_over.state == "failed":
+        return [f"The sink {hand_over.sink} did not take the new key{why}."]
+    if hand_over.next_try is None:
+        return []
+    tries = f" after {hand_over.tries} tries{why}" if hand_over.tries else ""
+    return [f"The sink {hand_over.sink} is tried at {at(hand_over.next_try)}{tries}."]
+
+
 def _issued(rotation: Rotation) -> list[str]:
     if rotation.handed_over:
         return [
@@ -123,6 +143,12 @@ def _issued(rotation: Rotation) -> list[str]:
             f"The old key works until its end at {at(rotation.old_expires_at)}."
             if rotation.old_status == "active"
             else f"The old key does not work ({rotation.old_status}).",
+        ]
+    if rotation.sink not in (CLAIM, UNDECIDED):
+        return [
+            f"It waits for the sink {rotation.sink} to take the new key, or somebody to fetch it,"
+            f" until {at(rotation.claim_until)}; then the new key is deleted and the old one stays"
+            " as it is."
         ]
     return [
         f"It waits for somebody to fetch the new key, until {at(rotation.claim_until)}; then the"
@@ -140,5 +166,10 @@ def _fetch(rotation: Rotation) -> list[str]:
         return [
             f"`keyturn keys rotate {rotation.old_key_id} --compromised` shows the new key to an"
             " operator: the old one proves nothing."
+        ]
+    if rotation.hand_over_failed:
+        return [
+            f"`keyturn rotations retry {rotation.id}` tries the sink {rotation.sink} again; the"
+            " holder may fetch the new key by `keyturn keys claim` instead."
         ]
     return ["The holder fetches the new key by `keyturn keys claim`, with the old one on stdin."]

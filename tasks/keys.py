@@ -7,8 +7,9 @@ from .runtime import Runtime, flow
 
 @flow("keys.settle", exclusive=False)
 def settle_held(run: Runtime) -> int:
-    """Set the status of keys whose account was held or released, in batches."""
-    return run.batches(lambda tx: settle.accounts(tx, run.policy), "keys.settle")
+    """Set the status of keys whose account or tenant was held or released, in batches."""
+    settled = run.batches(lambda tx: settle.accounts(tx, run.policy), "keys.settle")
+    return settled + run.batches(lambda tx: settle.tenants(tx, run.policy), "keys.settle")
 
 
 @flow("keys.expire_due", exclusive=False)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
-from models import notices, outbox, rotation_mails
+from models import notices, outbox, rotation_letters
 from models.base import Step, Tx
 from models.messages import Channel, Outgoing
+from models.policy import Policy
 
 from .runtime import Runtime, flow
 
@@ -24,7 +25,7 @@ def _batch(run: Runtime, name: str, channel: Channel) -> Step:
     leased = run.database.run(lambda tx: outbox.lease(tx, name, run.policy))
     if not leased.messages:
         return Step(0, finished=True)
-    messages, skipped = run.database.run(lambda tx: _still_true(tx, leased.messages))
+    messages, skipped = run.database.run(lambda tx: _still_true(tx, leased.messages, run.policy))
     deliveries = list(channel.send(messages)) if messages else []
     failed = [delivery for delivery in deliveries if delivery.state == "failed"]
     if failed:
@@ -39,8 +40,10 @@ def _batch(run: Runtime, name: str, channel: Channel) -> Step:
     return Step(run.database.run(write), finished=False)
 
 
-def _still_true(tx: Tx, leased: Sequence[Outgoing]) -> tuple[list[Outgoing], dict[UUID, str]]:
+def _still_true(
+    tx: Tx, leased: Sequence[Outgoing], policy: Policy
+) -> tuple[list[Outgoing], dict[UUID, str]]:
     """What to send of the messages, and which to skip with why, by what is known now."""
     messages, skipped = notices.refresh(tx, leased)
-    messages, over = rotation_mails.refresh(tx, messages)
+    messages, over = rotation_letters.refresh(tx, messages, policy)
     return messages, skipped | over

@@ -35,7 +35,7 @@ def make_roles(server: Postgres) -> None:
     """What `keyturn db roles` does, and a login for each role, as an administrator makes it."""
     database = Database(server.url(), pool_size=0)
     with database.begin() as tx:
-        connection = tx.session.connection()
+        connection = tx.connection
         grants.apply(connection, grants.statements(connection))
         for role, login in LOGINS.items():
             tx.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")

@@ -17,9 +17,11 @@ QUERY: Final = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|FROM|WHERE|
 CONSTANT: Final = re.compile(r"_?[A-Z][A-Z0-9_]*(\.(days - 1|replace\(':now', '{now}'\)))?")
 OWN_TEXTS: Final = {
     "' AND '.join(conditions)",  # conditions are written where they are chosen
+    "models/base.py: last",  # the insertions of Collected, each a text of this package
+    "models/base.py: parts",
     "models/audit.py: found",  # one or two looks, put together of the conditions above
     "models/api_keys.py: order",  # one of two orders
-    "models/holds.py: target.column",  # account_id or key_id
+    "models/holds.py: target.column",  # tenant_id, account_id or key_id
     "models/grants.py: on",  # a relation of the schema
     "models/grants.py: role",  # one of ROLES, or quoted by PostgreSQL
     "models/grants.py: verbs",  # of GRANTS or the catalogue: DDL takes no parameters
@@ -30,7 +32,9 @@ OWN_TEXTS: Final = {
     "models/rotation_rows.py: where",  # a condition of a caller in this package
     "models/rotation_steps.py: change",  # the assignments of one step
     "models/settle.py: 'SKIP LOCKED' if account_id is None else ''",
-    "models/why.py: target.column",  # account_id or key_id
+    "models/why.py: target.column",  # tenant_id, account_id or key_id
+    "models/why.py: column",  # the audit's: account_id or key_id
+    "models/tenants.py: where",  # a condition or none
     "models/settle.py: only",  # a condition or none
 }
 

@@ -83,6 +83,8 @@ class World:
         changed = 0
         while not (step := self.database.run(lambda tx: settle.accounts(tx, self.policy))).finished:
             changed += step.changed
+        while not (step := self.database.run(lambda tx: settle.tenants(tx, self.policy))).finished:
+            changed += step.changed
         return changed
 
     def states(self) -> list[str]:

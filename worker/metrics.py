@@ -42,6 +42,12 @@ class Metrics(Collector):
             "Rotations of a day or more of whose keys no use was reported since they began.",
             found.unreported_rotations,
         )
+        yield _by(
+            "state",
+            "keyturn_operations",
+            "Plans of bulk rotation that have not ended; a stopped one needs a person.",
+            found.operations,
+        )
         yield _one(
             "keyturn_accounts_unsettled",
             "Accounts whose keys' statuses are being brought up to date.",

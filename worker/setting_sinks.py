@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from models.rotation_policy import CLAIM
+from models.rotation_policy import CLAIM, UNDECIDED
 from worker.setting_types import HomePath, Line, Period, is_loopback, one_line, split_url
 from worker.sink_names import checked
 
@@ -24,7 +24,7 @@ def _sink_name(value: str) -> str:
         raise ValueError(
             "not a usable name: write a small letter, then small letters, digits, - or _"
         )
-    if value == CLAIM:
+    if value in (CLAIM, UNDECIDED):
         raise ValueError("the name is Keyturn's own: choose another one for this sink")
     return value
 

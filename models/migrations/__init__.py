@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from .. import grants
 from .. import operation_tables as _operations  # noqa: F401  (they register with Base)
 from .. import record_tables as _records  # noqa: F401  (they register with Base)
+from .. import tenant_tables as _tenants  # noqa: F401  (they register with Base)
 from ..base import SCHEMA, Base, may_repeat
 
 _LOCK = 0x6B657974  # "keyt": two migrating processes take turns

@@ -1,5 +1,6 @@
 """What both examples must do, told to either by its own client. Runs in the product's Python."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,7 @@ def whole(call: Call, member: str, viewer: str, stranger_id: str) -> None:
     assert call("DELETE", f"/keys/{new['id']}", member)[0] == 204
     expect(call("GET", "/me", new["text"]), 401, "deleted")
     expect(call("POST", "/keys/rotate", new["text"]), 401, "deleted")
+    _too_often(call, member)
 
 
 def _auth(call: Call, member: str) -> None:
@@ -62,6 +64,19 @@ def _rotation(call: Call, old: str) -> None:
     expect(call("POST", "/keys/claim", claimed["text"]), 409, "no_rotation")
 
 
+def _too_often(call: Call, member: str) -> None:
+    """Three new rotations of a key in a day, and no more; the key itself works on."""
+    old = expect(call("POST", "/keys", member, {"name": "often", "role": "viewer"}), 201)["text"]
+    for _ in range(3):
+        expect(call("POST", "/keys/rotate", old), 200)
+        claimed = expect(call("POST", "/keys/claim", old), 200)
+        assert call("DELETE", f"/keys/{claimed['id']}", member)[0] == 204
+    refused = expect(call("POST", "/keys/rotate", old), 429, "too_many_rotations")
+    assert "it can be again from" in refused["message"]
+    assert old not in str(refused)
+    assert call("GET", "/me", old)[0] == 200
+
+
 def database_away(call: Call, member: str) -> None:
     """Where the database does not answer, nobody comes in, and nothing breaks."""
     paths = [("GET", "/me"), ("GET", "/keys"), ("POST", "/keys/rotate"), ("POST", "/keys/claim")]
@@ -72,8 +87,44 @@ def database_away(call: Call, member: str) -> None:
 
 
 def tell(call: Call) -> None:
-    """Run what the command line names, with its arguments."""
+    """Run what the command line names, with its arguments; everything is logged, and no key."""
     story, *arguments = sys.argv[1:]
     stories: dict[str, Callable[..., None]] = {"whole": whole, "away": database_away}
-    stories[story](call, *arguments)
+    logged, texts = _listening(), set[str]()
+
+    def noted(method: str, path: str, key: str | None = None, body: object = None) -> Answer:
+        answer = call(method, path, key, body)
+        shown = answer[2].get("text") if isinstance(answer[2], dict) else None
+        texts.update(text for text in (key, shown) if text is not None and len(text) > 20)
+        return answer
+
+    stories[story](noted, *arguments)
+    assert logged, "nothing was logged: this proves nothing"
+    assert texts
+    for line in logged:
+        for text in texts:
+            # Of a text that is not written whole its middle is as bad: the end is on show anyway.
+            assert text not in line
+            assert text[3:-8] not in line
     sys.stdout.write("told\n")
+
+
+def _listening() -> list[str]:
+    """What any part of the product logs from now on, at every level, with what was raised."""
+    logged = list[str]()
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(self.format(record))
+
+    handler = Kept(logging.DEBUG)
+    handler.setFormatter(logging.Formatter("%(name)s %(message)s %(args)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    for name in list(logging.root.manager.loggerDict):
+        found = logging.getLogger(name)
+        found.setLevel(logging.DEBUG)
+        found.disabled = False
+        found.propagate = True
+    return logged

@@ -23,6 +23,8 @@ _VARYING: Final = re.compile(r"(?<=\(event )\d+|(?<=held for ).*?(?= \()")
 _NAMES: Final = """
     SELECT id, email AS name FROM keyturn.accounts
     UNION ALL
+    SELECT id, concat('tenant ', name) FROM keyturn.tenants
+    UNION ALL
     SELECT k.id, concat(a.email, '/', k.name, '/', row_number() OVER (
         PARTITION BY a.id, k.name ORDER BY k.family_id <> k.id, k.created_at, k.id))
     FROM keyturn.api_keys k JOIN keyturn.accounts a ON a.id = k.account_id
@@ -34,14 +36,18 @@ _NAMES: Final = """
 _STANDS: Final = "placed_at IS NOT NULL AND lifted_at IS NULL"
 
 _SECTIONS: Final = {
-    "accounts": "SELECT email, role, held, unsettled FROM keyturn.accounts",
+    "tenants": "SELECT name, held, unsettled, settled_to FROM keyturn.tenants",
+    "names of tenants": """
+        SELECT tenant_id, issuer, value, linked_by FROM keyturn.tenant_identities
+    """,
+    "accounts": "SELECT email, role, held, unsettled, tenant_id FROM keyturn.accounts",
     "identities": """
         SELECT account_id, format, issuer, value, unlinked_at IS NULL AS linked, linked_by,
                unlinked_by, replaced
         FROM keyturn.account_identities
     """,
     "holds": f"""
-        SELECT coalesce(account_id, key_id) AS target, source, kind, {_STANDS} AS stands,
+        SELECT coalesce(account_id, key_id, tenant_id) AS target, source, kind, {_STANDS} AS stands,
                lifted_at IS NOT NULL AS lifted, reason, mark_sequence, confirm,
                mark_event IS NOT NULL AS marked
         FROM keyturn.holds
@@ -107,6 +113,8 @@ _SECTIONS: Final = {
     "outgoing mail": """
         SELECT kind, priority, state, error, account_id, payload->'key'->>'id' AS key,
                payload->>'code' AS code, payload->>'total' AS total,
+               (SELECT string_agg(one->>'code', ' ' ORDER BY one->'key'->>'name')
+                FROM jsonb_array_elements(payload->'rotations') one) AS codes,
                (SELECT string_agg(one->>'id', ' ' ORDER BY one->>'name')
                 FROM jsonb_array_elements(payload->'keys') one) AS keys,
                (SELECT string_agg(one->>'rotation_id', ' ' ORDER BY one->'key'->>'name')

@@ -11,6 +11,7 @@ from tests.faults.key_flows import KEY_FLOWS
 from tests.faults.operation_flows import OPERATION_FLOWS
 from tests.faults.rotation_flows import ROTATION_FLOWS
 from tests.faults.schedule_flows import SCHEDULE_FLOWS
+from tests.faults.tenant_flows import TENANT_FLOWS
 
 FLOWS: Final = {
     flow.name: flow
@@ -24,5 +25,6 @@ FLOWS: Final = {
         *COMPROMISE_FLOWS,
         *AUDIT_FLOWS,
         *IMPORT_FLOWS,
+        *TENANT_FLOWS,
     )
 }

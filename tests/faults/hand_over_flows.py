@@ -35,6 +35,15 @@ def _issued(site: Site) -> None:
     site.queue.clear()
 
 
+def _undecided(site: Site) -> None:
+    """A product asked, which does not know the policies; nobody has rung yet."""
+    _key(site)
+    known, site.operator.policy = site.operator.policy, replace(POLICY, rotation_policies={})
+    _rotate(site)
+    site.operator.policy = known
+    site.queue.clear()
+
+
 def _delivered(site: Site) -> None:
     _issued(site)
     site.run("rotations.hand_over")
@@ -75,6 +84,7 @@ def _retry(site: Site) -> None:
 HAND_OVER_FLOWS = (
     Flow("rotate_to_sink", _key, [command(_rotate)], policy=_to("shelf")),
     Flow("hand_over", _issued, [HAND_OVER], policy=_to("shelf")),
+    Flow("hand_over_undecided", _undecided, [HAND_OVER], policy=_to("shelf")),
     Flow("hand_over_told", _issued, [HAND_OVER], policy=_to("teller")),
     Flow("hand_over_refused", _issued, [HAND_OVER], policy=_to("wall")),
     Flow("hand_over_unknown_sink", _issued, [HAND_OVER], policy=_to("nowhere")),

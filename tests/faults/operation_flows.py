@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from models.operations import Selection
-from tests.faults.flow import Flow, Step, command
-from tests.faults.site import MINUTE, POLICY, Site
+from tests.faults.flow import Flow, Step, command, task
+from tests.faults.site import HOUR, MINUTE, POLICY, Site
 from tests.world import ADA
 
 BOB = "bob@example.com"
@@ -66,6 +66,17 @@ def _cancel(site: Site) -> None:
     site.operator.operations.cancel(site.memory["plan"], "not needed")
 
 
+def _withdrawn(site: Site) -> None:
+    """Nobody fetched the new keys of a plan, and the mails about that waited for each other."""
+    _applied(site)
+    site.run("operations.advance")
+    site.later(site.policy.sealed_for)
+    site.run("outbox.deliver")
+    site.run("rotations.advance")
+    site.later(HOUR)
+    site.queue.clear()
+
+
 ADVANCE = Step(lambda site: site.run("operations.advance"), None, "operations.advance")
 
 OPERATION_FLOWS = (
@@ -75,5 +86,11 @@ OPERATION_FLOWS = (
     Flow("bulk_skipped", _some_unfit, [ADVANCE], BULK),
     Flow("bulk_pause", _applied, [command(_pause)], BULK),
     Flow("bulk_resume", _paused, [command(_resume)], BULK),
+    Flow(
+        "bulk_told",
+        _withdrawn,
+        [task("outbox.deliver")],
+        replace(BULK, deliver_batch=100),
+    ),
     Flow("bulk_cancel", _applied, [command(_cancel)], BULK),
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -14,19 +15,31 @@ import tasks
 from models import account_events, inbox, roles, schedule_runs
 from models.account_events import Claimed as ClaimedEvent
 from models.errors import Refused
-from models.events import AccountEvent, Subject
+from models.events import AccountEvent, Action, Certainty, Subject
 from models.inbox import Received, Source
 from models.invariants import Tolerance, check
-from models.key_text import Peppers
+from models.key_text import Peppers, Secret
 from models.keyring import Keyring
 from models.messages import Delivery, Outgoing
 from models.operator import Operator
 from models.policy import Policy
+from models.roles import Role
+from models.rotation_policy import DEFAULT, RotationPolicy
+from models.rotation_times import parse_rotate
 from models.sealing import Sealer
+from models.sinks import HandOver, Outcome
+from tests.model.compromise import ISSUING
 from tests.model.facts import Content, Message
+from tests.model.schedule import SCHEDULED, SHARE
 from tests.world import ROLES
 
 NOTHING = timedelta(0)
+POLICIES = {
+    DEFAULT: RotationPolicy(),
+    ISSUING: RotationPolicy(on_compromise="hold_and_issue"),
+    SCHEDULED: RotationPolicy(rotate=parse_rotate(str(SHARE))),
+}
+KEY_ROLES = {name: Role(name, ("read",), rotation_policy=name) for name in (ISSUING, SCHEDULED)}
 STRICT = Tolerance(
     in_flight=NOTHING,
     settle=NOTHING,
@@ -58,13 +71,33 @@ class Post:
         return [Delivery(id=one.id, state="sent") for one in messages]
 
 
+class Shelf:
+    """A sink that keeps what it was given, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.mode = "taken"
+        self.given: list[tuple[UUID, str]] = []
+        """Rotations, and the texts that came for them."""
+
+    def deliver(self, hand_over: HandOver, secret: Secret) -> Outcome:
+        if self.mode == "taken":
+            self.given.append((hand_over.rotation_id, secret.reveal()))
+            return Outcome(state="taken", receipt="on the shelf")
+        return Outcome(state="failed" if self.mode == "failed" else "retry", error="no room")
+
+
 class Real:
     """Verbs on one database; `now` is what its clock says."""
 
     def __init__(self, url: str, burst_accounts: int, burst_window: timedelta) -> None:
         self.now = datetime.min.replace(tzinfo=UTC)
         keyring = Keyring(Peppers({1: b"p" * 32}), Sealer({1: b"k" * 32}))
-        self.policy = Policy(burst_accounts=burst_accounts, burst_window=burst_window)
+        self.policy = Policy(
+            burst_accounts=burst_accounts,
+            burst_window=burst_window,
+            rotation_policies=POLICIES,
+            bulk_rate=1e7,  # time stands still: nobody waits for the pace
+        )
         self.operator = Operator(
             url,
             keyring=lambda: keyring,
@@ -78,13 +111,14 @@ class Real:
         self._looking = self.database.connect_autocommit().cursor(row_factory=dict_row)
         self._left = -1
         engine_events.listen(self.database.engine, "before_cursor_execute", self._count)
+        engine_events.listen(self.database.engine, "commit", self._die_uncommitted)
 
     def reset(self, now: datetime) -> None:
         """A new installation, with nothing in it but roles."""
         self.now = now
         with self.database.begin() as tx:
             tx.execute(EMPTY)
-            roles.sync(tx, ROLES)
+            roles.sync(tx, ROLES | KEY_ROLES)
         for channel in self.channels.values():
             channel.taken.clear()
             channel.mode = "sent"
@@ -95,7 +129,7 @@ class Real:
 
     @contextmanager
     def dying_after(self, statements: int) -> Iterator[None]:
-        """The process dies before its next statement but so many."""
+        """The process dies before its next statement but so many, or before its first commit."""
         self._left = statements
         try:
             yield
@@ -107,10 +141,18 @@ class Real:
             raise Crash
         self._left -= self._left > 0
 
-    def receive(self, messages: Sequence[Message]) -> list[int]:
-        """Store messages of one source; the ids of the rows that this made."""
+    def _die_uncommitted(self, connection: Any) -> None:
+        if self._left >= 0:
+            connection.connection.dbapi_connection.rollback()  # as PostgreSQL does for the dead
+            raise Crash
+
+    def receive(self, messages: Sequence[Message], texts: Mapping[int, str]) -> list[int]:
+        """Store messages of one source; the ids of the rows that this made. `texts` are those of
+        keys, by number."""
         source = messages[0].source
-        received = [Received(f"d{one.number}", _event(one.content), {}, b"") for one in messages]
+        received = [
+            Received(f"d{one.number}", _event(one.content, texts), {}, b"") for one in messages
+        ]
         newest = self.scalar("SELECT coalesce(max(id), 0) FROM keyturn.inbox")
         self.database.run(lambda tx: inbox.accept(tx, Source(source, source), received))
         return list(
@@ -154,8 +196,9 @@ class Real:
 
     def rotations(self) -> Mapping[UUID, Mapping[str, Any]]:
         rows = self.rows(
-            "SELECT id, state, blocked_reason, paused_at, retire_at, undo_until, claimed_at,"
-            " confirmed_at, sealed IS NOT NULL AS secret FROM keyturn.rotations"
+            "SELECT id, old_key_id, new_key_id, reason, state, blocked_reason, paused_at,"
+            " retire_at, undo_until, claimed_at, confirmed_at, sealed IS NOT NULL AS secret"
+            " FROM keyturn.rotations"
         )
         return {row["id"]: row for row in rows}
 
@@ -175,14 +218,26 @@ class Real:
 
 
 TABLES = (
-    "operation_keys operations operation_pace"
+    "operation_keys operations operation_pace rotation_schedule"
     " notices hand_overs rotations compromises holds key_uses api_keys account_identities accounts"
-    " roles inbox inbox_keys source_silences outbox audit audit_seals schedule_runs"
+    " tenant_identities tenants roles inbox inbox_keys source_silences outbox audit audit_seals"
+    " schedule_runs"
 )
 EMPTY = "; ".join(f"DELETE FROM keyturn.{table}" for table in TABLES.split())
 
 
-def _event(content: Content) -> AccountEvent:
+def _event(content: Content, texts: Mapping[int, str]) -> AccountEvent:
+    if content.leaked is not None:
+        text = texts.get(content.leaked, "nobody's")
+        return AccountEvent(
+            action=Action.KEY_LEAKED,
+            key_digest=sha256(text.encode()).hexdigest(),
+            certainty=Certainty(content.certainty),
+            occurred_at=content.at,
+            sequence=content.sequence,
+            event_id=content.event_id,
+            raw_type="test.key_leaked",
+        )
     first, *others = (Subject(format=kind, value=value) for kind, value in content.names)
     return AccountEvent.model_validate(
         {

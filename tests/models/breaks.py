@@ -8,7 +8,7 @@ from typing import Final
 
 from models import api_keys, audit_seal
 from tests.eventually import eventually
-from tests.models.healthy import BOB, CAROL
+from tests.models.healthy import BOB, CAROL, FREE, HELD
 from tests.models.scene import Scene
 
 Break = str | Callable[[Scene], None]
@@ -110,11 +110,14 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
         "expired": use("expired", "expires_at + interval '61 s'"),
         "deleted": use("deleted", "deleted_at + interval '61 s'"),
         "account held": use("held", "created_at + interval '2 min'"),
+        "tenant held": use("member", "created_at + interval '2 min'"),
         "key held": use("disabled", "created_at + interval '61 s'"),
         "held then": use("freed", "created_at + interval '61 s'"),
     },
     "status_is_true": {
         "not disabled": _revert("held"),
+        "not disabled with its tenant": _revert("member"),
+        "not restored elsewhere": _revert("left"),
         "not expired": _revert("expired"),
         "not retired": _revert("retired"),
         "not restored": f"""
@@ -125,6 +128,8 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
     "flags_agree": {
         "account held": f"UPDATE keyturn.accounts SET held = false WHERE email = '{BOB}'",
         "account free": f"UPDATE keyturn.accounts SET held = true WHERE email = '{CAROL}'",
+        "tenant held": f"UPDATE keyturn.tenants SET held = false WHERE name = '{HELD}'",
+        "tenant free": f"UPDATE keyturn.tenants SET held = true WHERE name = '{FREE}'",
         "key held": "UPDATE keyturn.api_keys SET held = false WHERE name = 'disabled'",
         "key free": "UPDATE keyturn.api_keys SET held = true WHERE name = 'freed'",
     },
@@ -152,6 +157,10 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
         "hold of an account": f"""
             DELETE FROM keyturn.audit WHERE action = 'hold.placed' AND {_of(BOB)}
         """,
+        "hold of a tenant": f"""
+            DELETE FROM keyturn.audit WHERE action = 'hold.placed'
+            AND account_id = (SELECT id FROM keyturn.tenants WHERE name = '{HELD}')
+        """,
         "hold of a key": f"""
             DELETE FROM keyturn.audit WHERE action = 'hold.placed' AND key_id = {key("disabled")}
         """,
@@ -176,8 +185,18 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
             SELECT gen_random_uuid(), id, 'email', '', 'nobody@example.com', :now
             FROM keyturn.accounts WHERE email = '{BOB}'
         """,
+        "waits for no tenant": f"""
+            INSERT INTO keyturn.tenant_identities (issuer, value, tenant_id, linked_at, linked_by)
+            SELECT 'okta', 'nobody''s', id, :now, 'op' FROM keyturn.tenants WHERE name = '{FREE}'
+        """,
     },
     "one_effect": {
+        "hold of a tenant": f"""
+            INSERT INTO keyturn.audit (at, actor, action, account_id, why)
+            SELECT at, actor, action, account_id, why FROM keyturn.audit
+            WHERE action = 'hold.placed'
+              AND account_id = (SELECT id FROM keyturn.tenants WHERE name = '{HELD}')
+        """,
         "key": """
             UPDATE keyturn.api_keys SET version = version + 1 WHERE name = 'unused';
             INSERT INTO keyturn.audit (at, actor, action, key_id, version, before, after)
@@ -282,6 +301,25 @@ BREAKS: Final[Mapping[str, Mapping[str, Break]]] = {
             {_rotations("completed", "sealed = 'x', sealed_kek = 1")}
         """,
         "claimed": _rotations("issued", "claimed_at = :now"),
+    },
+    "hand_overs_true": {
+        "receipt of nothing": _rotations("sunk", "claimed_at = NULL, claimed_by = NULL"),
+        "no receipt": "UPDATE keyturn.hand_overs SET receipt = NULL",
+        "never delivered": """
+            UPDATE keyturn.hand_overs SET state = 'skipped', delivered_at = NULL, receipt = NULL
+        """,
+        "too many tries": "UPDATE keyturn.hand_overs SET attempts = 7",
+        "fails for no reason": "UPDATE keyturn.hand_overs SET state = 'failed'",
+        "another sink": _rotations("sunk", "sink = 'elsewhere'"),
+        "no hand-over": "DELETE FROM keyturn.hand_overs",
+    },
+    "hand_overs_advance": {
+        "not tried": """
+            UPDATE keyturn.hand_overs SET state = 'waiting', due_at = :now - interval '301 s'
+        """,
+        "never tried again": """
+            UPDATE keyturn.hand_overs SET state = 'waiting', due_at = :now + interval '25 h'
+        """,
     },
     "scheduled_start": {
         "not looked at": f"""

@@ -15,19 +15,23 @@ from freezegun.api import FrozenDateTimeFactory
 
 from models import compromise, deletions, holds, inbox, outbox
 from models.base import Database
-from models.events import Action, Certainty
+from models.events import Action, Certainty, Subject
 from models.holds import Cause
 from models.inbox import Received, Rejection, Source
 from models.messages import Delivery
 from models.operations import Selection
 from models.rotations import Rotation
+from models.tenants_desk import Tenants
 from tests.models.bulk import Bulk
+from tests.models.hand_over_steps import Shelf, to_shelf, work
 from tests.models.notice_verbs import deliver, expire, plan
 from tests.models.scene import DAY, HOUR, MINUTE, Scene
 from tests.world import World, event
 
 BOB, CAROL, DAVE = "bob@example.com", "carol@example.com", "dave@example.com"
 ERIN = "erin@example.com"
+FRANK, GRACE = "frank@example.com", "grace@example.com"
+HELD, FREE = "Held", "Free"
 DISABLED, ENABLED = Action.DISABLED, Action.ENABLED
 
 
@@ -58,6 +62,7 @@ def build(scene: Scene) -> None:
     scene.request(find(scene, "twice"))
     _held_keys(scene)
     _bulk(scene)
+    _sunk(scene)
     scene.use(find(scene, "active"))
     _until(scene, 3 * HOUR)
 
@@ -113,6 +118,7 @@ def _accounts(scene: Scene, world: World) -> None:
     """Accounts that their sources disabled, restored and deleted, and events of every outcome."""
     for email, name in ((BOB, "held"), (CAROL, "restored"), (DAVE, "doomed")):
         scene.key(account=scene.account(email), name=name)
+    _tenants(scene, world)
     world.receive(event(DISABLED, BOB, event_id="1", at=scene.now()))
     world.receive(event(DISABLED, CAROL, event_id="2"))
     world.receive(event(Action.DELETED, DAVE, event_id="3"))
@@ -126,9 +132,23 @@ def _accounts(scene: Scene, world: World) -> None:
     scene.database.run(lambda tx: inbox.accept(tx, Source("okta", "okta"), [rejected]))
     run(scene)
     assert sorted(world.states()) == [
-        *("done", "done", "done", "done"),
-        *("parked", "rejected", "stale", "waiting_for_account"),
+        *("done", "done", "done", "done", "done"),
+        *("parked", "rejected", "stale", "waiting_for_account", "waiting_for_account"),
     ]
+
+
+def _tenants(scene: Scene, world: World) -> None:
+    """Two tenants: one is held, with a member; somebody has left it for the other."""
+    desk = Tenants(scene.database, scene.policy, "op")
+    for name in (HELD, FREE):
+        desk.create(name, known_as=[("okta", name)])
+    for email, name in ((FRANK, "member"), (GRACE, "left")):
+        scene.key(account=scene.account(email), name=name)
+        desk.assign(email, HELD)
+    for value in (HELD, "nobody's"):
+        world.receive(event(DISABLED, subject=Subject(format="tenant", value=value)))
+    run(scene)
+    desk.assign(GRACE, FREE)
 
 
 def _hand_over(scene: Scene, name: str) -> Rotation:
@@ -149,6 +169,14 @@ def _bulk(scene: Scene) -> None:
     plan = bulk.applied(Selection(account=account))
     bulk.work()
     assert bulk.find(plan).state == "completed"
+
+
+def _sunk(scene: Scene) -> None:
+    """A key that a sink has taken."""
+    policy, scene.policy = scene.policy, to_shelf()
+    scene.request(scene.key(name="sunk"))
+    assert work(scene, Shelf()) == 1
+    scene.policy = policy
 
 
 def _held_keys(scene: Scene) -> None:

@@ -254,6 +254,10 @@ class Scene:
         )
         return [row["payload"] for row in rows]
 
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        """The rotations that messages of one kind name, oldest message first."""
+        return [one for mail in self.mails(kind) for one in mail["rotations"]]
+
     def outgoing(self, kind: str) -> list[Outgoing]:
         """The same, claimed as a worker claims them."""
         with self.database.begin() as tx:

@@ -384,6 +384,28 @@ def test_a_successor_that_nobody_fetched_in_time_is_issued_anew_when_asked(
     assert leaks.keys() == 3
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_an_overdue_successor_is_handed_to_nobody_even_if_no_flow_has_withdrawn_it_yet(
+    scene: Scene, leaks: Leaks, held: bool
+) -> None:
+    """Its three days are over, or its account was held and is free again (rules 5.7 and 5.8)."""
+    scene.policy = policy(ISSUE)
+    key = scene.key()
+    leaks.report(key)
+    overdue = leaks.follow(key).rotation_id
+    if held:
+        scene.hold()
+        scene.later(HOUR)
+        scene.lift()
+    else:
+        scene.later(scene.policy.sealed_for)
+    got = leaks.replaced(key)
+    assert got.id != overdue
+    assert leaks.works(got.new_key_id)
+    [withdrawn] = scene.sql(f"SELECT state FROM keyturn.rotations WHERE id = '{overdue}'")
+    assert withdrawn["state"] == "cancelled"
+
+
 def test_a_compromised_account_is_held_and_nothing_is_issued_for_its_keys(
     scene: Scene, leaks: Leaks
 ) -> None:

@@ -48,7 +48,7 @@ def url(server: Postgres) -> str:
 
 def plan(url: str) -> list[str]:
     with Database(url, pool_size=0).begin() as tx:
-        return grants.statements(tx.session.connection())
+        return grants.statements(tx.connection)
 
 
 def as_owner(url: str, *statements: str) -> None:
@@ -156,14 +156,19 @@ NOBODY = (
     ),
     "DELETE FROM keyturn.api_keys WHERE false",
     "UPDATE keyturn.accounts SET role = DEFAULT WHERE false",
-    "UPDATE keyturn.accounts SET email = DEFAULT WHERE false",
     "UPDATE keyturn.account_identities SET account_id = DEFAULT WHERE false",
     "UPDATE keyturn.roles SET permissions = DEFAULT WHERE false",
     "INSERT INTO keyturn.roles DEFAULT VALUES",
     "DELETE FROM keyturn.inbox_keys WHERE false",
     "DELETE FROM keyturn.holds WHERE false",
 )
-ONLY_OPS = ("INSERT INTO keyturn.accounts DEFAULT VALUES",)
+ONLY_OPS = (
+    "UPDATE keyturn.accounts SET email = DEFAULT WHERE false",
+    "INSERT INTO keyturn.accounts DEFAULT VALUES",
+    "INSERT INTO keyturn.tenants DEFAULT VALUES",
+    "INSERT INTO keyturn.tenant_identities DEFAULT VALUES",
+    "UPDATE keyturn.accounts SET tenant_id = DEFAULT WHERE false",
+)
 SUCCESSORS = (
     "INSERT INTO keyturn.api_keys DEFAULT VALUES",
     "INSERT INTO keyturn.rotations DEFAULT VALUES",
@@ -272,7 +277,7 @@ def test_who_is_not_the_owner_is_told_so(url: str) -> None:
     as_owner(url, "REVOKE SELECT ON keyturn.outbox FROM keyturn_ops")
     try:
         with Database(url_of(WORKER, url), pool_size=0).begin() as tx:
-            connection = tx.session.connection()
+            connection = tx.connection
             needed = grants.statements(connection)
             with pytest.raises(grants.NotTheOwner, match="owner"):
                 grants.apply(connection, needed)
@@ -383,7 +388,7 @@ def test_a_verifying_product_verifies_and_records(url: str) -> None:
 def test_what_lacks_is_named(url: str) -> None:
     def lacks(role: str, relation: str) -> dict[str, str]:
         with Database(url_of(role, url), pool_size=0).begin() as tx:
-            return grants.lacking(tx.session.connection(), relation)
+            return grants.lacking(tx.connection, relation)
 
     assert lacks(OPS, "inbox") == {WORKER: "DELETE"}
     assert lacks(INTAKE, "audit") == dict.fromkeys((WORKER, OPS), "INSERT, SELECT")
@@ -391,5 +396,7 @@ def test_what_lacks_is_named(url: str) -> None:
         WORKER: "DELETE, INSERT, UPDATE (refused_told_at)",
         OPS: "INSERT",
     }
-    assert lacks(WORKER, "accounts") == {OPS: "INSERT, UPDATE (name, public_key, rotation_policy)"}
+    assert lacks(WORKER, "accounts") == {
+        OPS: "INSERT, UPDATE (email, name, public_key, rotation_policy, tenant_id, tenant_since)"
+    }
     assert lacks(OPS, "") == {}

@@ -114,7 +114,7 @@ def test_six_tries_with_growing_pauses_and_then_a_person(scene: Scene) -> None:
             "why": "the shelf is busy",
         }
     ]
-    assert [mail["code"] for mail in scene.mails("rotation.blocked")] == ["hand_over_failed"]
+    assert [mail["code"] for mail in scene.told("rotation.blocked")] == ["hand_over_failed"]
     assert work(scene, Shelf()) == 0
 
 

@@ -20,6 +20,7 @@ from models.key_imports import KeyRow
 from models.key_text import Peppers, mint
 from models.keyring import Keyring
 from models.operator import Operator
+from models.rehearsal import Rehearsal
 from models.sealing import Sealer
 from models.verification import Verifier
 from tests.world import ADA, World, event
@@ -46,7 +47,7 @@ def row(text: str = TEXT, line: int = 1, email: str = ADA, **said: Any) -> KeyRo
 
 def bring(world: World, *rows: KeyRow, **options: Any) -> list[Outcome]:
     def batch(tx: Tx, part: Any) -> list[Outcome]:
-        said = {"expires_in": None, "dry_run": False, **options}
+        said = {"expires_in": None, "rehearsal": None, **options}
         return key_imports.batch(
             tx, part, actor="op", peppers=world.peppers, policy=world.policy, **said
         )
@@ -157,9 +158,17 @@ def test_a_digest_twice_in_a_batch(world: World) -> None:
 
 def test_a_dry_run_writes_nothing(world: World) -> None:
     other = row("a text of another key", 2, role=None)
-    assert did(world, row(), other, dry_run=True) == ["created", "role_missing"]
+    assert did(world, row(), other, rehearsal=Rehearsal()) == ["created", "role_missing"]
     assert not sql(world, "SELECT FROM keyturn.api_keys")
     assert not sql(world, "SELECT FROM keyturn.schedule_runs WHERE job = 'keys.import'")
+
+
+def test_a_dry_run_in_batches_says_what_the_import_does(world: World) -> None:
+    rehearsal = Rehearsal()
+    batches = [row(), row("another text of a key", 2)], [row(line=3)], [row(line=4, email=BOB)]
+    would = [did(world, *part, rehearsal=rehearsal) for part in batches]
+    assert would == [["created", "created"], ["unchanged"], ["digest_taken"]]
+    assert would == [did(world, *part) for part in batches]
 
 
 @pytest.mark.parametrize(

@@ -137,12 +137,13 @@ def test_one_poisoned_event_among_ten_thousand_holds_no_other_up(world: World) -
     done: Counter[str] = Counter()
     while applied := world.apply():
         done += applied
-    assert done == {"done": 9_999, "failed": 1}
+    assert done["done"] == 9_999
+    assert set(done) == {"done", "failed"}
     with world.database.begin() as tx:
         [held] = tx.execute("SELECT count(*) FROM keyturn.accounts WHERE held").scalars()
         [left] = tx.rows("SELECT state, attempts FROM keyturn.inbox WHERE state <> 'done'")
     assert held == 9_999
-    assert left["attempts"] == 1
+    assert left["attempts"] == done["failed"]  # a slow machine comes to its next try as well
 
 
 _ACCOUNTS = """

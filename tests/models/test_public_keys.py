@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from models import public_keys
+from models import outbox, public_keys
 from models.errors import Refused
-from tests.models.scene import Scene
+from models.policy import Policy
+from tests.models.scene import MINUTE, OWNER, START, Scene
+from worker.channels.messages import mail
 
 # RFC 7638, section 3.1: a key, and its thumbprint.
 EXAMPLE = {
@@ -135,6 +137,17 @@ def test_a_key_is_registered_and_removed_with_its_audit(scene: Scene) -> None:
         with scene.database.begin() as tx:
             assert public_keys.register(tx, scene.owner, given, actor="op") is changed
             assert public_keys.of_account(tx, scene.owner) == given
+        scene.later(MINUTE)
+    registered, removed = scene.mails("account.public_key")
+    assert registered == {
+        "account": OWNER,
+        "kid": jwk["kid"],
+        "thumbprint": THUMBPRINT,
+        "before": None,
+        "by": "op",
+        "at": START.isoformat(),
+    }
+    assert (removed["kid"], removed["thumbprint"], removed["before"]) == (None, None, THUMBPRINT)
     rows = scene.sql(
         "SELECT actor, before, after FROM keyturn.audit WHERE action = 'account.public_key'"
         " ORDER BY id"
@@ -143,3 +156,20 @@ def test_a_key_is_registered_and_removed_with_its_audit(scene: Scene) -> None:
         ("op", None, THUMBPRINT),
         ("op", THUMBPRINT, None),
     ]
+
+
+def test_whose_public_key_is_replaced_is_told_before_all_other_mail(scene: Scene) -> None:
+    """A thief who registers a key of their own gets the next new key: the owner hears of it."""
+    for key in (EXAMPLE, EC):
+        with scene.database.begin() as tx:
+            jwk = public_keys.read(json.dumps(key))
+            assert public_keys.register(tx, scene.owner, jwk, actor="eve")
+        scene.later(MINUTE)
+    scene.request(scene.key())
+    with scene.database.begin() as tx:
+        leased = outbox.lease(tx, "mail", Policy(deliver_batch=2)).messages
+    assert [message.kind for message in leased] == ["account.public_key"] * 2
+    made = mail(leased[1], "keyturn@example.com")
+    assert (made["To"], made["Subject"]) == (OWNER, "Your public key was replaced")
+    assert THUMBPRINT in made.get_content()
+    assert "Changed by eve" in made.get_content()

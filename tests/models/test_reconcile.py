@@ -38,7 +38,7 @@ def populate(world: World, number: int, source: str = SOURCE) -> None:
     ]  # fmt: skip
     with world.database.begin() as tx:
         account_imports.batch(
-            tx, rows, update=False, dry_run=False, actor="op", policy=world.policy
+            tx, rows, update=False, rehearsal=None, actor="op", policy=world.policy
         )
 
 

@@ -251,7 +251,7 @@ def test_the_request_that_was_reissued_is_answered_with_the_new_one(scene: Scene
 def test_the_owner_is_told_of_the_new_key_and_not_of_a_cancellation(scene: Scene) -> None:
     issued = scene.reissue(claimed(scene))
     assert scene.mails("rotation.cancelled") == []
-    told = {mail["rotation_id"] for mail in scene.mails("rotation.issued")}
+    told = {mail["rotation_id"] for mail in scene.told("rotation.issued")}
     assert len(told) == 2
     assert str(issued.id) in told
 

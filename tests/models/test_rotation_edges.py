@@ -14,7 +14,7 @@ from models.rotations import Claimed
 from models.verification import Verifier
 from tasks.clock import ClockGuard
 from tasks.runtime import Runtime, flows, run
-from tests.models.rotation_stages import LIVE, claimed, finish, unclaimed
+from tests.models.rotation_stages import LIVE, blocked, claimed, finish, unclaimed, undone
 from tests.models.scene import DAY, HOUR, MINUTE, ROLES, START, Scene
 
 SECOND = timedelta(seconds=1)
@@ -83,6 +83,48 @@ def test_thirty_seconds_of_life_are_enough(scene: Scene) -> None:
     assert works(scene, rotation.new_key_id) == [True]
 
 
+def test_thirty_seconds_left_while_draining_in_use(scene: Scene) -> None:
+    """The old key is neither blocked nor retired in its last seconds: its end ends the rotation."""
+    old = scene.key(2 * DAY)
+    scene.later(HOUR)
+    rotation = scene.request(old)
+    scene.claimed(old)
+    scene.use(rotation.new_key_id)
+    scene.advance()
+    scene.clock.move_to(rotation.old_expires_at - 30 * SECOND)
+    scene.use(rotation.old_key_id)
+    scene.advance()
+    waits = scene.rotation(rotation)
+    assert (waits.state, waits.blocked_reason) == ("draining", None)
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [True, True]
+    scene.later(30 * SECOND)
+    scene.advance()
+    assert scene.rotation(rotation).state == "completed"
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [False, True]
+    assert scene.mails("rotation.blocked") == []
+    assert scene.events("key.rotated") == []
+
+
+def test_undone_with_thirty_seconds_left(scene: Scene) -> None:
+    old = scene.key(10 * DAY)
+    scene.later(DAY)
+    rotation = scene.request(old)
+    scene.claimed(old)
+    scene.use(rotation.new_key_id)
+    scene.advance()
+    scene.later(7 * DAY)
+    scene.advance()
+    assert scene.rotation(rotation).state == "retired"
+    scene.clock.move_to(rotation.old_expires_at - 30 * SECOND)
+    undone = scene.undo(rotation)
+    assert undone.retire_at == rotation.old_expires_at
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [True, True]
+    scene.later(30 * SECOND)
+    scene.advance()
+    assert scene.rotation(rotation).state == "completed"
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [False, True]
+
+
 def test_claimed_with_thirty_seconds_left_and_never_used(scene: Scene) -> None:
     old = scene.key(2 * HOUR)
     scene.later(2 * HOUR - 30 * SECOND)
@@ -105,7 +147,7 @@ def test_the_successor_is_deleted_by_its_owner(scene: Scene, stage: str, state: 
     ended = scene.rotation(rotation)
     assert (ended.state, ended.cancel_reason) == (state, "successor_deleted")
     assert works(scene, rotation.old_key_id) == [True]
-    assert [mail["code"] for mail in scene.mails("rotation.cancelled")] == ["successor_deleted"]
+    assert [mail["code"] for mail in scene.told("rotation.cancelled")] == ["successor_deleted"]
     assert scene.request(rotation.old_key_id).state == "issued"
 
 
@@ -151,6 +193,42 @@ def test_the_account_is_held_and_restored(scene: Scene, stage: str, pause: timed
         assert after.undo_until == rotation.undo_until + pause
     elif rotation.retire_at is not None:
         assert after.retire_at == rotation.retire_at + pause
+    finish(scene, after)
+
+
+@pytest.mark.parametrize("pause", [MINUTE, 7 * DAY], ids=["a minute", "a week"])
+def test_the_account_is_held_while_the_old_key_in_use_blocks(
+    scene: Scene, pause: timedelta
+) -> None:
+    """Quiet is waited for anew: nobody could use the key meanwhile."""
+    rotation = blocked(scene)
+    scene.hold()
+    scene.advance()
+    assert scene.rotation(rotation).blocked_reason is None
+    scene.later(pause)
+    assert scene.advance() == 0
+    scene.lift()
+    scene.advance()
+    after = scene.rotation(rotation)
+    assert (after.state, after.retire_at) == ("draining", scene.now() + 25 * HOUR)
+    scene.use(rotation.old_key_id)
+    scene.later(25 * HOUR)
+    scene.advance()
+    assert scene.rotation(rotation).state == "retired"
+
+
+@pytest.mark.parametrize("pause", [MINUTE, 7 * DAY], ids=["a minute", "a week"])
+def test_the_account_is_held_after_an_undo(scene: Scene, pause: timedelta) -> None:
+    rotation = undone(scene)
+    assert rotation.retire_at is not None
+    scene.hold()
+    scene.advance()
+    scene.later(pause)
+    scene.lift()
+    scene.advance()
+    after = scene.rotation(rotation)
+    assert (after.state, after.retire_at) == ("draining", rotation.retire_at + pause)
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [True, True]
     finish(scene, after)
 
 
@@ -222,6 +300,18 @@ def test_a_role_that_is_narrowed_while_draining_narrows_both_keys(scene: Scene) 
     finish(scene, rotation)
 
 
+def test_a_role_that_the_settings_drop_while_draining_takes_no_key_away(scene: Scene) -> None:
+    """Keys that were given out keep their role; only no new one gets it."""
+    rotation = scene.draining()
+    know(scene, reader=Role("reader", ()))
+    assert works(scene, rotation.old_key_id, rotation.new_key_id) == [True, True]
+    ended = finish(scene, rotation)
+    assert works(scene, ended.new_key_id) == [True]
+    with pytest.raises(Refused) as refused:
+        scene.request(ended.new_key_id)
+    assert refused.value.code == "role_not_allowed"
+
+
 def test_a_role_narrowed_before_the_request_is_not_given_again(scene: Scene) -> None:
     old = scene.key()
     know(scene, reader=Role("reader", ("read",), grantable=False))
@@ -258,7 +348,7 @@ def test_a_cache_in_the_gateway_that_hides_all_uses_retires_nothing(scene: Scene
     waits = scene.rotation(rotation)
     assert (waits.state, waits.blocked_reason) == ("draining", "uses_not_reported")
     assert works(scene, rotation.old_key_id) == [True]
-    assert [mail["code"] for mail in scene.mails("rotation.blocked")] == ["uses_not_reported"]
+    assert [mail["code"] for mail in scene.told("rotation.blocked")] == ["uses_not_reported"]
 
 
 def test_a_cache_that_hides_the_uses_of_the_new_key_alone_confirms_nothing(scene: Scene) -> None:
@@ -309,3 +399,19 @@ def test_while_a_clock_is_suspect_no_rotation_moves(scene: Scene) -> None:
     runtime = replace(runtime, clock=ClockGuard())
     assert run(flows()["rotations.advance"], runtime) == 1
     assert scene.rotation(rotation).state == "retired"
+
+
+@pytest.mark.parametrize("stage", LIVE)
+def test_a_suspect_clock_ends_no_stage_however_late_it_is(scene: Scene, stage: str) -> None:
+    """A clock that has jumped ahead by a year shows every deadline as past."""
+    rotation = LIVE[stage](scene)
+    scene.later(365 * DAY)
+    guard = ClockGuard(broker_time=lambda: START)
+    runtime = Runtime(
+        scene.database, scene.policy, Keyring(scene.peppers, scene.sealer), {}, clock=guard
+    )
+    for flow in ("rotations.advance", "keys.delete_due", "upkeep.retention"):
+        run(flows()[flow], runtime)
+    assert scene.rotation(rotation).state == rotation.state
+    assert scene.find_key(rotation.old_key_id).deleted_at is None
+    assert scene.find_key(rotation.new_key_id).deleted_at is None

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from models import outbox, recording, rotation_mails
+from models import outbox, recording, rotation_letters
 from models.messages import Outgoing
 from models.rotation_policy import RotationPolicy
 from models.rotations import Rotation
@@ -178,7 +178,7 @@ def test_a_policy_may_retire_a_key_in_use_and_its_owner_is_told(scene: Scene) ->
     retired = scene.rotation(rotation)
     assert (retired.state, retired.retired_at) == ("retired", scene.now())
     assert scene.mails("rotation.blocked") == []
-    [told] = scene.mails("rotation.retired")
+    [told] = scene.told("rotation.retired")
     assert (told["last_ip"], told["uses"]) == ("192.0.2.7", 1)
     assert retired.undo_until is not None
     assert ("rotation.retired", "in_use") in scene.audited(rotation)
@@ -227,7 +227,7 @@ def due(scene: Scene, kind: str) -> tuple[list[Outgoing], dict[str, str]]:
     """What of a kind would be sent now, and what is skipped."""
     with scene.database.begin() as tx:
         leased = outbox.lease(tx, "mail", scene.policy).messages
-        messages, skipped = rotation_mails.refresh(tx, leased)
+        messages, skipped = rotation_letters.refresh(tx, leased, scene.policy)
     kinds = {message.id: message.kind for message in leased}
     return [m for m in messages if m.kind == kind], {
         kinds[id_]: why for id_, why in skipped.items()

@@ -148,7 +148,7 @@ def test_and_the_old_key_is_untouched_and_the_owner_told(scene: Scene) -> None:
     scene.later(72 * HOUR)
     scene.advance()
     assert scene.find_key(old) == before
-    [mail] = scene.mails("rotation.cancelled")
+    [mail] = scene.told("rotation.cancelled")
     assert (mail["key"]["id"], mail["code"]) == (str(old), "unclaimed")
     assert mail["rotation_id"] == str(rotation.id)
 

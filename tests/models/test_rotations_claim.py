@@ -47,7 +47,7 @@ def test_a_claim_that_is_rolled_back_can_be_made_again(scene: Scene) -> None:
             peppers=scene.peppers,
         )
         assert isinstance(outcome, Claimed)
-        tx.session.rollback()
+        tx.connection.rollback()
     assert scene.claimed(rotation.old_key_id).secret == outcome.secret
 
 

@@ -36,7 +36,7 @@ def test_restored_what_was_unclaimed_is_cancelled(scene: Scene) -> None:
     cancelled = scene.rotation(rotation)
     assert (cancelled.state, cancelled.cancel_reason) == ("cancelled", "account_held")
     assert scene.find_key(rotation.new_key_id).status == "deleted"
-    assert [mail["code"] for mail in scene.mails("rotation.cancelled")] == ["account_held"]
+    assert [mail["code"] for mail in scene.told("rotation.cancelled")] == ["account_held"]
     assert scene.refusal(rotation.old_key_id) == "secret_gone"
 
 

@@ -92,6 +92,33 @@ def test_concurrent_operators_confirm_once(scene: Scene) -> None:
     assert len(scene.mails("rotation.confirmed")) == 1
 
 
+def test_operators_who_want_different_things_at_once_do_not_both_get_them(scene: Scene) -> None:
+    """One cancels, one confirms, one reissues: the family ends with a key, and one decision."""
+
+    def decide(number: int) -> str:
+        verb = (scene.cancel, scene.confirm, scene.reissue)[number % 3]
+        try:
+            return verb(rotation).state
+        except Refused as refused:
+            return refused.code
+
+    for _ in range(5):
+        rotation = scene.request(scene.key())
+        scene.claimed(rotation.old_key_id)
+        said = at_once(decide)
+        ended = scene.rotation(rotation)
+        decided = {"cancelled": 0, "confirmed": 1}
+        actions = [action.removeprefix("rotation.") for action, _ in scene.audited(rotation)]
+        assert sum(actions.count(one) for one in decided) == 1, (actions, said)
+        family = scene.sql(
+            "SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS left FROM keyturn.api_keys"
+            " WHERE family_id = :family",
+            family=rotation.family_id,
+        )
+        reissued = ended.reissued_as is not None
+        assert family[0]["left"] == (1 if ended.state == "cancelled" and not reissued else 2)
+
+
 def test_an_undo_and_runs_at_once_leave_both_keys(scene: Scene) -> None:
     rotation = scene.retired()
     at_once(lambda number: scene.undo(rotation) if number == 0 else scene.advance())

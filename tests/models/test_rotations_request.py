@@ -1,12 +1,13 @@
 """What a request for a successor gives: one rotation, one new key, one mail (rules 5.1, 5.2)."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from models import roles
+from models import roles, rotation_requests, rotation_rows
 from models.base import Tx
 from models.errors import Refused
 from models.roles import Role
@@ -37,6 +38,36 @@ def test_successor_gets_name_role_ips_family_and_the_whole_life_anew(scene: Scen
     assert key.created_by == "op"
 
 
+def test_what_the_statement_says_that_begins_it_is_what_is_there_then(scene: Scene) -> None:
+    old = scene.key(ips=["192.0.2.7"])
+    scene.use(old)
+    scene.later(HOUR)
+    rotation = scene.request(old)
+    with scene.database.begin() as tx:
+        assert rotation_rows.one(tx, rotation.id) == rotation
+
+
+@pytest.mark.parametrize("grantable", [True, False])
+@pytest.mark.parametrize("own", ["writer", "reader", "nobody"])
+@pytest.mark.parametrize("role", ["writer", "reader", "nobody"])
+def test_a_look_at_a_key_judges_its_role_as_a_creation_does(
+    scene: Scene, role: str, own: str, grantable: bool
+) -> None:
+    key = scene.key()
+    made = {**ROLES, "nobody": Role("nobody", ())}
+    with scene.database.begin() as tx:
+        roles.sync(tx, {**made, role: replace(made[role], grantable=grantable)})
+        tx.execute("UPDATE keyturn.accounts SET role = :own", own=own)
+        tx.execute("UPDATE keyturn.api_keys SET role = :role", role=role)
+        looked = rotation_requests.look(tx, key).role_allowed
+        try:
+            roles.check_grant(tx, role, scene.owner)
+        except Refused:
+            assert not looked
+        else:
+            assert looked
+
+
 def test_both_keys_work_after_the_request(scene: Scene) -> None:
     rotation = scene.request(scene.key())
     assert scene.find_key(rotation.old_key_id).status == "active"
@@ -60,9 +91,9 @@ def test_successor_secret_and_notice_commit_together_or_not_at_all(scene: Scene)
 def test_owner_is_told_which_keys_and_until_when_but_never_a_token(scene: Scene) -> None:
     rotation = scene.request(scene.key(name="ci"))
     claimed = scene.claimed(rotation.old_key_id)
-    [mail] = scene.mails("rotation.issued")
+    [letter], [mail] = scene.mails("rotation.issued"), scene.told("rotation.issued")
     old, new = scene.find_key(rotation.old_key_id), scene.find_key(rotation.new_key_id)
-    assert mail["account"] == OWNER
+    assert (letter["account"], letter["total"]) == (OWNER, 1)
     assert mail["key"] == {
         "id": str(old.id),
         "name": "ci",

@@ -36,7 +36,7 @@ def test_still_in_use_at_the_deadline_a_person_decides(scene: Scene) -> None:
     blocked = scene.rotation(rotation)
     assert (blocked.state, blocked.blocked_reason) == ("draining", "old_key_in_use")
     assert scene.find_key(rotation.old_key_id).status == "active"
-    [mail] = scene.mails("rotation.blocked")
+    [mail] = scene.told("rotation.blocked")
     assert mail["code"] == "old_key_in_use"
     assert "still in use" in mail["reason"]
 
@@ -87,7 +87,7 @@ def test_quiet_is_not_believed_where_no_use_was_recorded(scene: Scene) -> None:
     scene.later(7 * DAY)
     scene.advance()
     assert scene.rotation(rotation).blocked_reason == "uses_not_reported"
-    assert [mail["code"] for mail in scene.mails("rotation.blocked")] == ["uses_not_reported"]
+    assert [mail["code"] for mail in scene.told("rotation.blocked")] == ["uses_not_reported"]
     scene.use(rotation.new_key_id)
     scene.later(MINUTE)
     scene.advance()
@@ -190,5 +190,5 @@ def test_a_reason_that_comes_back_is_not_told_again(scene: Scene) -> None:
         scene.advance()
         assert scene.rotation(rotation).blocked_reason == "successor_not_working"
         scene.lift(key=rotation.new_key_id)
-    codes = [mail["code"] for mail in scene.mails("rotation.blocked")]
+    codes = [mail["code"] for mail in scene.told("rotation.blocked")]
     assert codes == ["old_key_in_use", "successor_not_working"]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from freezegun import freeze_time
@@ -12,8 +13,10 @@ from models.base import Database, Tx
 from models.events import Action
 from models.holds import Cause, Target
 from models.policy import Policy
-from models.predicate import STATUS, WORKS
+from models.predicate import STATUS, WORKS, WORKS_JOINED
 from tests.world import ADA, EPOCH, World, event
+
+FREE, HELD = UUID(int=1), UUID(int=2)
 
 
 @pytest.fixture
@@ -36,14 +39,28 @@ def due(world: World) -> int:
 
 
 def test_status_is_active_exactly_where_the_predicate_holds(world: World) -> None:
-    flags = list(itertools.product((False, True), repeat=4))
+    flags = list(itertools.product((False, True), repeat=6))
     with world.database.begin() as tx:
+        tx.execute(
+            """
+            INSERT INTO keyturn.tenants (id, name, held, created_at)
+            VALUES (:free, 'free', false, :now), (:held, 'held', true, :now)
+            """,
+            free=FREE,
+            held=HELD,
+        )
         rows = tx.rows(
             f"""
-            SELECT {STATUS} AS status, ({WORKS}) AS works
+            SELECT {STATUS} AS status, ({WORKS}) AS works, ({WORKS_JOINED}) AS joined
             FROM unnest(CAST(:ah AS boolean[]), CAST(:kh AS boolean[]), CAST(:del AS boolean[]),
-                        CAST(:over AS boolean[])) AS f (ah, kh, del, over)
-            CROSS JOIN LATERAL (SELECT f.ah AS held) a
+                        CAST(:over AS boolean[]), CAST(:member AS boolean[]),
+                        CAST(:th AS boolean[])) AS f (ah, kh, del, over, member, th)
+            CROSS JOIN LATERAL (
+                SELECT f.ah AS held,
+                       CASE WHEN f.member THEN
+                           CASE WHEN f.th THEN CAST(:held AS uuid) ELSE CAST(:free AS uuid) END
+                       END AS tenant_id) a
+            LEFT JOIN keyturn.tenants t ON t.id = a.tenant_id
             CROSS JOIN LATERAL (
                 SELECT gen_random_uuid() AS id, f.kh AS held, 'active' AS status,
                        CASE WHEN f.del THEN :now END AS deleted_at,
@@ -54,10 +71,18 @@ def test_status_is_active_exactly_where_the_predicate_holds(world: World) -> Non
             kh=[f[1] for f in flags],
             **{"del": [f[2] for f in flags]},
             over=[f[3] for f in flags],
+            member=[f[4] for f in flags],
+            th=[f[5] for f in flags],
+            held=HELD,
+            free=FREE,
         )
-    assert len(rows) == 16
-    assert sum(row["works"] for row in rows) == 1
-    assert all((row["status"] == "active") == row["works"] for row in rows)
+    assert len(rows) == 64
+    assert [flag[4:] for flag, row in zip(flags, rows, strict=True) if row["works"]] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
+    assert all((row["status"] == "active") == row["works"] == row["joined"] for row in rows)
 
 
 def test_a_cascade_runs_in_batches_and_finishes_at_a_plain_count_of_zero(world: World) -> None:

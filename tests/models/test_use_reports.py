@@ -129,7 +129,8 @@ def test_a_row_that_is_written_just_now_is_waited_for(scene: Scene, client: Clie
         tx.execute("SELECT FROM keyturn.key_uses FOR UPDATE")
         tx.execute("SET LOCAL idle_in_transaction_session_timeout = 200")
         assert client.report_use([Use(key, scene.now())]).keys == 1
-        tx.session.invalidate()
+        tx.connection.invalidate()
+        tx.connection.rollback()
 
 
 def test_thousands_of_members_are_one_matter_of_seconds(scene: Scene, client: Client) -> None:

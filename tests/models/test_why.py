@@ -118,7 +118,7 @@ def test_a_rotation_says_what_it_waits_for_at_every_stage(scene: Scene) -> None:
     assert "keyturn keys claim" in do
     scene.claimed(rotation.old_key_id)
     now, to_come, do = rotation_said(scene, rotation.id)
-    assert "handed over at 2026-03-01 12:00 UTC" in now
+    assert "handed over to holder at 2026-03-01 12:00 UTC" in now
     assert "waits for the first use" in to_come
     assert f"keyturn rotations confirm {rotation.id}" in do
     scene.later(MINUTE)

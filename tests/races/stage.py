@@ -1,9 +1,10 @@
 """Where two sides meet: one account on a real PostgreSQL, brought to any state of its life."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
@@ -11,14 +12,18 @@ import psycopg
 
 import tasks
 from models import inbox, roles, schedule_runs
-from models.events import Action
+from models.events import AccountEvent, Action
+from models.hand_overs import Leased
 from models.inbox import Received, Source
 from models.invariants import Tolerance, check
 from models.keyring import Keyring
 from models.operator import Operator
 from models.policy import Policy
+from models.rotation_policy import DEFAULT, RotationPolicy
+from models.rotation_times import parse_rotate
 from models.rotations import Rotation
-from tests.model.real import EMPTY, Post
+from models.sinks import Sink
+from tests.model.real import EMPTY, Post, Shelf
 from tests.world import ADA, ROLES, event
 
 NOW, DAY, HOUR = timedelta(0), timedelta(days=1), timedelta(hours=1)
@@ -33,6 +38,13 @@ FLOWS: Final = (
     "notices.plan",
     "outbox.deliver",
 )
+SHELF: Final = "shelf"
+POLICIES: Final = {
+    DEFAULT: RotationPolicy(),
+    SHELF: RotationPolicy(sink=SHELF),
+    "scheduled": RotationPolicy(rotate=parse_rotate("1/9")),
+    "issuing": RotationPolicy(on_compromise="hold_and_issue"),
+}
 TOLERANCE: Final = Tolerance(
     in_flight=timedelta(seconds=20), settle=NOW, event=NOW, rotation=NOW, notice=NOW, message=NOW
 )
@@ -42,14 +54,21 @@ TOLERANCE: Final = Tolerance(
 class Actor:
     """One process: a library, a worker, and the doorbell as the worker rings it."""
 
-    def __init__(self, url: str, keyring: Keyring, policy: Policy, channels: dict[str, Post]):
+    def __init__(
+        self,
+        url: str,
+        keyring: Keyring,
+        policy: Policy,
+        channels: dict[str, Post],
+        sinks: Mapping[str, Sink],
+    ) -> None:
         self.rung: list[str] = []
         self.operator = Operator(
             url, keyring=lambda: keyring, policy=policy, actor="op", on_commit=self._ring
         )
         self.database = self.operator.database
         self.runtime = tasks.Runtime(
-            self.database, policy, keyring, channels, dict.fromkeys(FLOWS, NOW)
+            self.database, policy, keyring, channels, dict.fromkeys(FLOWS, NOW), sinks=sinks
         )
 
     def at(self, shift: timedelta) -> "Actor":
@@ -82,14 +101,22 @@ class Stage:
     keeper: Actor
     watch: psycopg.Connection
     channels: dict[str, Post]
+    shelf: Shelf
     key: UUID = field(default_factory=lambda: UUID(int=0))
     texts: dict[UUID, str] = field(default_factory=dict)
     rotation: Rotation | None = None
+    flows: list[str] = field(default_factory=list)
+    """More flows that have their turn before the quiet, in this order."""
+    plan: str = ""
+    leased: Leased | None = None
+    """The hand-over that a worker took, of which nothing was heard since."""
 
     def reset(self) -> None:
         """Ada, and one key of hers that is thirty days old."""
         self.texts.clear()
-        self.rotation = None
+        self.flows.clear()
+        self.shelf.given.clear()
+        self.rotation, self.plan, self.leased = None, "", None
         for actor in (self.left, self.right, self.keeper):
             actor.at(NOW).rung.clear()
         for channel in self.channels.values():
@@ -123,6 +150,13 @@ class Stage:
             self.keeper.database.run(
                 lambda tx, one=one: inbox.accept(tx, Source(source, source), [one])  # type: ignore[misc]
             )
+
+    def report(self, key: UUID, source: str = "okta") -> None:
+        """Somebody says that others know a key; no worker has looked at it yet."""
+        digest = sha256(self.texts[key].encode()).hexdigest()
+        said = AccountEvent(action=Action.KEY_LEAKED, key_digest=digest, raw_type="key.leaked")
+        received = [Received("leak", said, {}, b"")]
+        self.keeper.database.run(lambda tx: inbox.accept(tx, Source(source, source), received))
 
     def issued(self, before: timedelta) -> None:
         with self.ago(before) as operator:
@@ -159,7 +193,7 @@ class Stage:
     def quiet(self) -> list[str]:
         """Every flow has its turn once leases have run out; then the promises that are broken."""
         keeper = self.keeper.at(AFTER_A_LEASE)
-        for flow in FLOWS:
+        for flow in (*self.flows, *FLOWS):
             keeper.run(flow)
         found = check(keeper.database, keeper.runtime.policy, full=True, tolerance=TOLERANCE)
         broken = [f"{one.name}: {one.rows}" for one in found]

@@ -10,8 +10,9 @@ import pytest
 from models import holds
 from models.base import Database, Tx
 from models.errors import Refused
-from tests.races.pairs import PAIRS, Pair
+from tests.races.pairs import PAIRS
 from tests.races.schedules import Schedule, schedules
+from tests.races.sides import Pair
 from tests.races.stage import Actor, Stage
 from tests.races.turns import Side, Turns
 from tests.world import ADA

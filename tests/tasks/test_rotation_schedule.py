@@ -19,6 +19,7 @@ from models import (
 )
 from models.base import Database
 from models.errors import Refused
+from models.invariants import check
 from models.key_text import Peppers
 from models.keyring import Keyring
 from models.policy import Policy
@@ -203,7 +204,7 @@ def test_a_key_is_rotated_in_its_time_and_not_before(scene: Scene) -> None:
     [rotation] = rotated(scene).values()
     assert (rotation["old_key_id"], rotation["reason"]) == (key, "scheduled")
     assert rotation["requested_by"] == "keyturn"
-    assert [mail["key"]["id"] for mail in scene.mails("rotation.issued")] == [str(key)]
+    assert [mail["key"]["id"] for mail in scene.told("rotation.issued")] == [str(key)]
     assert plans(scene)[key]["rotation_id"] == rotation["id"]
     assert tick(scene, 3) == 0 or len(rotated(scene)) == 1
 
@@ -265,6 +266,35 @@ def test_a_rotation_is_not_started_twice_however_often_it_is_tried(scene: Scene)
         )
     tick(scene, 2)
     assert len(scene.sql("SELECT id FROM keyturn.rotations")) == 1
+
+
+def is_overdue(scene: Scene) -> bool:
+    """Whether it looks as if nobody started what is due."""
+    found = check(scene.database, scene.policy, full=True)
+    return "scheduled_start" in [one.name for one in found]
+
+
+def test_a_key_that_is_overdue_when_it_is_planned_breaks_no_promise(scene: Scene) -> None:
+    """It was imported late in its life, or its policy was changed."""
+    key = scene.key()
+    scene.later(80 * DAY)
+    default(scene, "life")
+    tick(scene)
+    assert key not in rotated(scene)
+    assert not is_overdue(scene)
+    tick(scene)
+    assert key in rotated(scene)
+
+
+def test_a_choice_that_no_worker_has_seen_yet_breaks_no_promise(scene: Scene) -> None:
+    default(scene, "life")
+    key = scene.key()
+    tick(scene)
+    scene.later(10 * DAY)
+    choose(scene, "ahead", key)
+    assert not is_overdue(scene)
+    scene.later(6 * MINUTE)
+    assert is_overdue(scene)
 
 
 def test_an_operators_rotation_before_counts(scene: Scene) -> None:

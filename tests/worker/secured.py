@@ -134,9 +134,11 @@ def in_front_of(port: int, certificate: Certificate) -> Iterator[int]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield int(listener.getsockname()[1])
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:

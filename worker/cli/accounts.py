@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from models import public_keys
+from models import accounts, public_keys
 from models.accounts import Account, KnownAs
 from models.events import Subject
 from models.holds import Hold, on_account
@@ -32,6 +32,8 @@ NAMED = {
     "iss_sub": "https://login.example.com 42",
 }
 """Formats that are written before a name, and an example of each."""
+
+_MOVE = "`keyturn accounts email ACCOUNT NEW` moves them."
 
 AccountName = Annotated[
     str, typer.Argument(metavar="ACCOUNT", help="An account's e-mail address or id.")
@@ -59,7 +61,7 @@ def create(
     subjects = [_subject(settings, one, "--identity") for one in identity or ()]
     with session.operator(settings) as client:
         account = client.create_account(email, role, name=name, identities=subjects)
-        _show(client, account, json)
+        tell(client, account, json)
 
 
 @app.command()
@@ -75,7 +77,7 @@ def link(
     subject = _subject(settings, identity, "SOURCE:VALUE")
     with session.operator(settings) as client:
         client.link_account(account, subject)
-        _show(client, client.account(account), json)
+        tell(client, client.account(account), json)
 
 
 @app.command()
@@ -91,17 +93,20 @@ def unlink(
     """Let a name mean this account no longer.
 
     Later events that go by it hit nobody, until another account has it. What holds the account
-    stays, and so does the address of its mails. Asks first.
+    stays, and so does the address of its mails: `accounts email` changes that.
+    Asks first.
     """
     settings = session.settings()
     subject = _subject(settings, identity, "NAME")
     with session.operator(settings) as client:
         found = client.account(account)
         plan = [f"Later events about {identity} would no longer reach {found.email}."]
+        if accounts.identity(subject) == ("email", "", found.email):
+            plan.append(f"Its mails would still go there: {_MOVE}")
         would = {"account": found.email, "unlink": subject}
         if agreed("Unlink it?", plan, would, yes=yes, dry_run=dry_run, json=json):
             client.unlink_account(account, subject)
-            _show(client, client.account(account), json)
+            tell(client, client.account(account), json)
 
 
 @app.command()
@@ -117,7 +122,7 @@ def identities(account: AccountName, json: Json = False) -> None:
     output.answer(json, found, output.Table(headings, rows, empty="It has no names."))
 
 
-def _name_of(one: KnownAs) -> str:
+def _name_of(one: KnownAs | Subject) -> str:
     if one.format == "opaque":
         return f"{one.issuer}:{one.value}"
     issuer = {"external_id": f"{one.issuer}:", "iss_sub": f"{one.issuer} "}.get(one.format, "")
@@ -141,7 +146,8 @@ def _subject(settings: Settings, text: str, hint: str) -> Subject:
 def _issued(settings: Settings, format: str, text: str, hint: str) -> Subject:
     source, colon, value = text.partition(":")
     if not colon or not value:
-        raise typer.BadParameter("write SOURCE:VALUE, like okta:00u1abcd", param_hint=hint)
+        example = f"email:{text}" if "@" in source else "okta:00u1abcd"
+        raise typer.BadParameter(f"write SOURCE:VALUE, like {example}", param_hint=hint)
     if source not in settings.sources:
         known = ", ".join(settings.sources)
         raise typer.BadParameter(f"no source {source!r}; choose one of: {known}", param_hint=hint)
@@ -234,25 +240,38 @@ def _state(account: Account) -> str:
 def show(account: AccountName, json: Json = False) -> None:
     """Show one account, its names and what holds it."""
     with session.operator() as client:
-        _show(client, client.account(account), json)
+        tell(client, client.account(account), json)
 
 
-def _show(client: Operator, account: Account, json: bool) -> None:
+def tell(client: Operator, account: Account, json: bool, *said: str) -> None:
+    """Print an account as `accounts show` does, behind what is said of it."""
     identities = client.identities(account.id)
     holds = client.holds_of(on_account(account.id))
-    names = [": ".join(filter(None, (one.format, one.issuer, one.value))) for one in identities]
+    tenant_holds = client.tenants.holds_over(account.id)
+    names = [_name_of(one) for one in identities]
     facts = output.facts(
         id=account.id,
         email=account.email,
         name=account.name,
         role=account.role,
+        tenant=account.tenant,
         state=_state(account),
         active_keys=account.keys,
         created=account.created_at,
         known_as=names,
     )
-    document = {**output.plain(account), "identities": identities, "holds": holds}
-    output.answer(json, document, facts, *key_views.hold_lines(holds, account.email))
+    linked = Subject(format="email", value=account.email) in identities
+    more = () if linked else (f"Its mails go to an address that does not name it: {_MOVE}",)
+    document = {
+        **output.plain(account),
+        "email_linked": linked,
+        "identities": identities,
+        "holds": holds,
+        "tenant_holds": tenant_holds,
+    }
+    holding = key_views.hold_lines(holds, account.email)
+    holding += key_views.hold_lines(tenant_holds, f"Its tenant {account.tenant}")
+    output.answer(json, document, *said, facts, *more, *holding)
 
 
 @app.command()
@@ -275,7 +294,7 @@ def disable(
         if agreed("Disable it?", plan, would, yes=yes, dry_run=dry_run, json=json):
             changed = client.disable_account(account, reason)
             done = "is disabled" if changed else "was disabled by an operator before"
-            _tell(client, found, changed, f"{found.email} {done}.", json)
+            _tell_holds(client, found, changed, f"{found.email} {done}.", json)
 
 
 def _last_use(client: Operator, account: Account) -> datetime | None:
@@ -314,7 +333,7 @@ def enable(
         changed = client.enable_account(account, reason, source=source, kind=kind)
         done = "is no longer" if changed else "was not"
         first = f"{found.email} {done} held by {source}/{kind}."
-        _tell(client, found, changed, first, json, mend=True)
+        _tell_holds(client, found, changed, first, json, mend=True)
 
 
 @app.command()
@@ -340,7 +359,7 @@ def confirm_deletions(
         output.answer(json, {"source": source, "confirmed": count}, f"{count} confirmed.")
 
 
-def _tell(
+def _tell_holds(
     client: Operator, account: Account, changed: bool, done: str, json: bool, mend: bool = False
 ) -> None:
     left = client.holds_of(on_account(account.id))

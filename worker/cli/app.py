@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from worker.cli import (
     accounts,
+    addresses,
     audit,
     db,
     demo,
@@ -32,6 +33,7 @@ from worker.cli import (
     rotations,
     secret_versions,
     status,
+    tenants,
     why,
 )
 
@@ -75,12 +77,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same on every terminal, and without Rich's start
     pretty_exceptions_enable=False,
 )
-for noun in (keys, accounts, rotation_plans, events, notices, roles, audit, db, secret_versions):
+for noun in (keys, accounts, tenants, rotation_plans, events, notices, roles):
+    app.add_typer(noun.app)
+for noun in (audit, db, secret_versions):
     app.add_typer(noun.app)
 for verb in rotation_decisions.VERBS:
     rotations.app.command()(verb)
 keys.app.command("policy")(policies.of_key)
 keys.app.command("import")(imports.import_keys)
+accounts.app.command("email")(addresses.email)
 accounts.app.command("import")(imports.import_accounts)
 accounts.app.command("reconcile")(reconcile.reconcile)
 accounts.app.command("policy")(policies.of_account)

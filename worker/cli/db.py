@@ -23,7 +23,7 @@ def roles(yes: Yes = False, dry_run: DryRun = False, json: Json = False) -> None
     from models.base import Tx
 
     def look(tx: Tx) -> list[str]:
-        return grants.statements(tx.session.connection())
+        return grants.statements(tx.connection)
 
     with session.operator() as client:
         sql = client.database.run(look)
@@ -33,7 +33,7 @@ def roles(yes: Yes = False, dry_run: DryRun = False, json: Json = False) -> None
             return
         if any(statement.startswith("REVOKE") for statement in sql):
             asking.agreed("Do it?", script, sql, yes=yes, dry_run=False, json=json)
-        client.database.run(lambda tx: grants.apply(tx.session.connection(), sql))
+        client.database.run(lambda tx: grants.apply(tx.connection, sql))
     table = output.Table(("ROLE", "IS FOR"), list(grants.ROLES.items()))
     document = {"changed": bool(sql), "did": sql, "roles": list(grants.ROLES)}
     said = f"{len(sql)} statements were run." if sql else "All is as it should be."

@@ -30,7 +30,7 @@ from worker.intake.providers.subjects import named
 FORMATS: Final = ("iss_sub", "phone_number", "uri", "external_id", "opaque")
 """Formats of identities that a column may name itself: `FORMAT` or `FORMAT:ISSUER`."""
 
-ACCOUNT: Final = ("email", "name", "role", "created_at", "identities")
+ACCOUNT: Final = ("email", "name", "role", "created_at", "tenant", "identities")
 KEY: Final = ("email", "name", "role", "created_at", "expires_at", "allowed_ips", "hint")
 STATES: Final = ("active", "enabled", "status", "state")
 EXPORT: Final = ("email", "id", *STATES)
@@ -64,10 +64,12 @@ class Columns:
                 known = ", ".join([*self.plain, *self.sources])
                 raise Refused(
                     "column_unknown",
-                    f"{said} is unknown: known are {known}. --ignore NAME passes over one",
+                    f"{said} is unknown: known are {known}. --ignore NAME passes over one; "
+                    "the first line of CSV names the columns",
                 )
         if needed and not any(name in names for name in needed):
-            raise Refused("column_missing", f"the column {' or '.join(needed)} is missing")
+            missing = "missing or empty" if isinstance(names, Mapping) else "missing"
+            raise Refused("column_missing", f"the column {' or '.join(needed)} is {missing}")
 
     def identities(self, fields: Mapping[str, Any]) -> tuple[Subject, ...]:
         """The identities of a record, each in its one spelling. Refused where one cannot be."""
@@ -103,6 +105,7 @@ def account(record: Record, columns: Columns, role: str | None) -> AccountRow:
         _line(fields, "name"),
         _time(fields, "created_at"),
         (*columns.identities(fields), *listed),
+        _line(fields, "tenant") or None,
     )
 
 

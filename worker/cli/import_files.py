@@ -7,6 +7,7 @@ unreadable is Refused. Neither repeats what the file says: a key's text may stan
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -29,6 +30,12 @@ _ENDINGS: Final[Mapping[str, Format]] = {
 }
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BLANK: Final = " \t\r\n"
+_UTF8: Final = "write it in UTF-8 (in Excel: CSV UTF-8)"
+_PACKED: Final = (b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")
+"""How zip archives, and so workbooks, gzip, and older workbooks begin."""
+
+WORKBOOKS: Final = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
+"""Endings of files that have to be saved as something else first."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ def guessed(name: str) -> Format | None:
 def read(stream: BinaryIO, format: Format) -> tuple[Sequence[str] | None, Iterator[Item]]:
     """The columns of a file, where it names them first (CSV), and its records.
 
-    Refused as `file_empty`, `not_utf8`, `column_unnamed`, `column_repeated`, `json_invalid`.
+    Refused as `file_empty`, `not_utf8`, `not_text`, `column_unnamed`, `column_repeated`,
+    `csv_invalid`, `json_invalid`.
     """
     if format == "csv":
         return _csv(_Lines(stream))
@@ -109,16 +117,29 @@ class _Lines:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise _Unreadable("not_utf8", "the line is not UTF-8: write it in UTF-8") from None
+            raise _Unreadable("not_utf8", f"the line is not UTF-8: {_UTF8}") from None
+
+
+_SEPARATOR: Final = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
+"""What spreadsheets put before the names of the columns."""
 
 
 def _csv(lines: _Lines) -> tuple[Sequence[str], Iterator[Item]]:
     try:
         first = next(lines)
+        if said := _SEPARATOR.fullmatch(first):
+            first = next(lines)
+        delimiter = said[1] if said else max(",;\t", key=first.count)
+        [names] = csv.reader([first], delimiter=delimiter) if first.strip() else [[]]
     except _Unreadable as error:
         raise Refused(error.code, f"the first line names no columns: {error.message}") from None
-    delimiter = max(",;\t", key=first.count)
-    [names] = csv.reader([first], delimiter=delimiter) if first.strip() else [[]]
+    except StopIteration:
+        raise _empty() from None
+    except csv.Error:
+        raise Refused(
+            "csv_invalid",
+            "the first line is no CSV: end lines with a line feed, not a carriage return alone",
+        ) from None
     columns = [name.strip().lower() for name in names]
     if not columns or not all(columns):
         place = columns.index("") + 1 if columns else 1
@@ -149,8 +170,8 @@ def _rows(lines: _Lines, columns: Sequence[str], delimiter: str) -> Iterator[Ite
             message = f'{where} no CSV: look for a " that is not closed or doubled'
             yield Fault(begins, "csv_invalid", message)
         else:
-            if not values:
-                continue
+            if not any(map(str.strip, values)):
+                continue  # a blank line, or one of separators alone
             if len(values) != len(columns):
                 message = f"the line has {len(values)} values, the first line names {len(columns)}"
                 yield Fault(begins, "columns_differ", f"{message} columns")
@@ -273,7 +294,7 @@ class _Array:
         try:
             text = self._decode(chunk, not chunk)
         except UnicodeDecodeError:
-            message = f"the file is not UTF-8 behind line {self._line}: write it in UTF-8"
+            message = f"the file is not UTF-8 behind line {self._line}: {_UTF8}"
             raise Refused("not_utf8", message) from None
         self._ended = not chunk
         self._text, self._at = self._text[self._at :] + text, 0
@@ -282,7 +303,11 @@ class _Array:
 
 def _check_start(start: bytes) -> None:
     if start.startswith(_UTF16) or b"\0" in start[:16]:
-        raise Refused("not_utf8", "the file is UTF-16, or no text: write it in UTF-8")
+        raise Refused("not_utf8", f"the file is UTF-16, or no text: {_UTF8}")
+    if start.startswith(_PACKED):
+        raise Refused(
+            "not_text", "the file is a workbook, or compressed: unpack it, or save it as CSV"
+        )
 
 
 def _empty() -> Refused:

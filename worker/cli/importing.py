@@ -69,6 +69,8 @@ def opened(
     kind = format or import_files.guessed(file)
     if kind is None:
         message = "say whether it is csv, json or jsonl: its name does not tell"
+        if Path(file).suffix.lower() in import_files.WORKBOOKS:
+            message = "a workbook cannot be read: save it as CSV UTF-8, and give that"
         raise typer.BadParameter(message, param_hint="--format")
     with ExitStack() as stack:
         if file == "-":
@@ -101,6 +103,8 @@ def run(
     row: Callable[[Record], R],
     batch: Callable[[Sequence[R]], list[Outcome]],
     stream: BinaryIO | None,
+    *,
+    dry_run: bool,
 ) -> Result:
     """Import records by the batch. A line that cannot be read is told of, and the rest goes on."""
     result = Result()
@@ -112,10 +116,11 @@ def run(
                 result.last = last
                 advance(len(rows) + len(faults))
         except KeyboardInterrupt:
-            output.say(
-                f"Interrupted: all is done up to line {result.last}. Give the same command again: "
-                "what is there is left as it is"
+            done = (
+                f"all is done up to line {result.last}. Give the same command again: what is there "
+                "is left as it is"
             )
+            output.say(f"Interrupted: {'nothing was written' if dry_run else done}.")
             raise
     return result
 

@@ -10,6 +10,7 @@ import typer
 from models.creation import LONGEST_VALIDITY, SHORTEST_VALIDITY
 from models.durations import parse_duration
 from models.key_imports import END_CUT
+from models.rehearsal import Rehearsal
 from worker.cli import import_columns, importing, session
 from worker.cli.asking import DryRun
 from worker.cli.import_columns import ACCOUNT, KEY, Columns
@@ -62,8 +63,11 @@ def import_accounts(
         result = importing.run(
             records,
             partial(import_columns.account, columns=columns, role=role),
-            partial(client.import_accounts, update=update, dry_run=dry_run),
+            partial(
+                client.import_accounts, update=update, rehearsal=Rehearsal() if dry_run else None
+            ),
             stream,
+            dry_run=dry_run,
         )
     importing.tell(result, noun="accounts", dry_run=dry_run, json=json, notes={})
 
@@ -109,8 +113,11 @@ def import_keys(
                 texts=texts,
                 prefix=settings.key_prefix,
             ),
-            partial(client.import_keys, expires_in=life, dry_run=dry_run),
+            partial(
+                client.import_keys, expires_in=life, rehearsal=Rehearsal() if dry_run else None
+            ),
             stream,
+            dry_run=dry_run,
         )
     importing.tell(result, noun="keys", dry_run=dry_run, json=json, notes=_NOTES)
 

@@ -36,6 +36,7 @@ class SeenKey:
     key: ApiKey
     holds: Sequence[Hold]
     account_holds: Sequence[Hold]
+    tenant_holds: Sequence[Hold]
     rotation: Rotation | None
     """The key's newest rotation that was not cancelled, in which it is the old key."""
     scheduled: Scheduled | None
@@ -66,7 +67,11 @@ class SeenKey:
 
     def standing(self) -> dict[str, Any]:
         """The holds, for programs."""
-        return {"holds": self.holds, "account_holds": self.account_holds}
+        return {
+            "holds": self.holds,
+            "account_holds": self.account_holds,
+            "tenant_holds": self.tenant_holds,
+        }
 
     def document(self) -> dict[str, Any]:
         """Everything, for programs."""
@@ -76,7 +81,8 @@ class SeenKey:
     def hold_lines(self) -> list[str]:
         """The holds, for people."""
         account = hold_lines(self.account_holds, f"Its account {self.key.account}")
-        return [*hold_lines(self.holds, "The key"), *account]
+        tenant = hold_lines(self.tenant_holds, "The tenant of its account")
+        return [*hold_lines(self.holds, "The key"), *account, *tenant]
 
     def lines(self) -> list[str]:
         """Everything, for people."""
@@ -112,6 +118,7 @@ def look(client: Operator, key_id: str) -> SeenKey:
         key,
         client.holds_of(on_key(key.id)),
         client.holds_of(on_account(key.account_id)),
+        client.tenants.holds_over(key.account_id),
         rotations[0] if rotations else None,
         client.database.run(lambda tx: rotation_starts.next_for(tx, key.id, client.policy)),
     )

@@ -7,13 +7,10 @@ from models.durations import format_duration
 from models.operation_selection import REASONS
 from models.operations import Operation, Unrotated
 from models.operator import Operator
+from models.why_operation import WAITS
 from worker.cli import output, times
 from worker.cli.asking import agreed
 
-_WAITS = {
-    "retries": "keys that failed, or whose worker has died, are tried again",
-    "hand_overs": "sinks are still taking the new keys of this wave",
-}
 _OPTIONS = ("account", "role", "older_than", "expiring")
 NAMED = 20
 """Keys that were not rotated which are named to people; --json names more."""
@@ -47,6 +44,7 @@ def cancel(
         f"{found.issued} rotations that it began go on.",
     ]
     would = {"action": "cancel", "plan": found}
+    client.trying().operations.cancel(plan, reason)  # refused before it is asked about
     if agreed("Cancel it?", lines, would, yes=yes, dry_run=dry_run, json=json):
         ended = client.operations.cancel(plan, reason)
         output.answer(json, ended, f"{progress(ended)}.")
@@ -103,7 +101,7 @@ def progress(plan: Operation) -> str:
     if plan.state == "running":
         parts.append(f"{plan.rate:.1f} a second")
         parts += [f"{times.length(timedelta(seconds=left))} left"] if left is not None else []
-    why = plan.stop_reason or _WAITS.get(plan.waits_for or "")
+    why = plan.stop_reason or WAITS.get(plan.waits_for or "")
     return ", ".join(parts) + (f": {why}" if why else "")
 
 

@@ -21,13 +21,13 @@ def undo(rotation: RotationId, reason: Reason = "requested", json: Json = False)
     was quiet for as long as after the first confirmation.
     """
     with operator() as client:
-        tell(client.undo_rotation(rotation, reason), json)
+        tell(client, client.undo_rotation(rotation, reason), json)
 
 
 def retry(rotation: RotationId, json: Json = False) -> None:
     """Try now what failed: a step of the rotation, or its hand-over."""
     with operator() as client:
-        tell(client.retry_rotation(rotation), json)
+        tell(client, client.retry_rotation(rotation), json)
 
 
 def reissue(
@@ -47,10 +47,10 @@ def reissue(
             f"It was fetched {fetched}, and first used {times.ago(found.new_first_used_at)}.",
         ]
         would = {"action": "reissue", "rotation": found}
+        client.trying().reissue_rotation(rotation)  # refused before it is asked about
         if not agreed("Reissue it?", plan, would, yes=yes, dry_run=dry_run, json=json):
             return
-        issued = client.reissue_rotation(rotation)
-    tell(issued, json)
+        tell(client, client.reissue_rotation(rotation), json)
 
 
 def confirm(
@@ -70,10 +70,11 @@ def confirm(
         ]
         would = {"action": "retire" if stops else "confirm", "rotation": found}
         if stops or dry_run:
+            client.trying().confirm_rotation(rotation)  # refused before it is asked about
             asked = "Retire it?"
             if not agreed(asked, plan, would, yes=yes, dry_run=dry_run, json=json):
                 return
-        tell(client.confirm_rotation(rotation), json)
+        tell(client, client.confirm_rotation(rotation), json)
 
 
 VERBS: Final = (confirm, undo, retry, reissue)

@@ -2,6 +2,9 @@
 
 from datetime import datetime
 
+from models.hand_overs import TRIES, Progress
+from models.operator import Operator
+from models.rotation_policy import CLAIM, UNDECIDED
 from models.rotations import Rotation
 from worker.cli import output, times
 
@@ -20,9 +23,9 @@ _MENDS = {
 }
 
 
-def tell(rotation: Rotation, json: bool) -> None:
+def tell(client: Operator, rotation: Rotation, json: bool) -> None:
     """Print a rotation: a document for programs, facts for people."""
-    one = rotation
+    one, progress = rotation, client.hand_over(str(rotation.id))
     facts = output.facts(
         id=one.id,
         state=one.state,
@@ -33,6 +36,8 @@ def tell(rotation: Rotation, json: bool) -> None:
         f" {times.ago(one.new_first_used_at)}",
         issued=f"{output.shown(one.issued_at)} by {one.requested_by}"
         + ("" if one.reason == "requested" else f" ({one.reason})"),
+        sink=_sink(one),
+        hand_over=progress and _hand_over(progress),
         fetched=_with(one.claimed_at, one.claimed_by),
         confirmed=_with(one.confirmed_at, one.confirmed_by),
         undone=one.undone_at,
@@ -43,7 +48,23 @@ def tell(rotation: Rotation, json: bool) -> None:
         blocked_by=one.blocked_reason,
         next=following(one),
     )
-    output.answer(json, one, facts)
+    output.answer(json, {**output.plain(one), "hand_over": output.plain(progress)}, facts)
+
+
+def _sink(rotation: Rotation) -> str | None:
+    if rotation.sink == CLAIM:
+        return None
+    return "a worker chooses it" if rotation.sink == UNDECIDED else rotation.sink
+
+
+def _hand_over(progress: Progress) -> str:
+    """How far it is, what went wrong at last, and when it is tried again."""
+    said = progress.state
+    if progress.state in ("waiting", "delivered") and progress.tries:
+        said += f", {progress.tries} of {TRIES} tries"
+    if progress.next_try is not None:
+        said += f", next try {times.left(progress.next_try)}"
+    return f"{said}: {why}" if (why := progress.error or progress.receipt) else said
 
 
 def used(rotation: Rotation) -> str:
@@ -66,6 +87,9 @@ def following(rotation: Rotation) -> str | None:
         return mend and mend.format(id=one.id, new_key_id=one.new_key_id)
     if one.state == "issued" and one.claimed_at is not None:
         return "the first use of the new key confirms it"
+    if one.state == "issued" and one.sink != CLAIM and one.claimable:
+        who = "a worker" if one.sink == UNDECIDED else f"the sink {one.sink}"
+        return f"{who} hands the new key over{_at(one.claim_until)}"
     if one.state == "issued":
         until = _at(one.claim_until)
         return f"`keyturn keys claim` with the old key{until}" if one.claimable else None

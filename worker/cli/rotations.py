@@ -51,8 +51,7 @@ def show(rotation: EitherId, json: Json = False) -> None:
         if client.operations.exists(rotation):
             plan_views.show(client, rotation, json=json)
             return
-        found = client.rotation(rotation)
-    tell(found, json)
+        tell(client, client.rotation(rotation), json)
 
 
 @app.command()
@@ -81,5 +80,6 @@ def cancel(
             f"The successor was fetched {claimed}.",
         ]
         would = {"action": "cancel", "rotation": found}
+        client.trying().cancel_rotation(rotation, reason)  # refused before it is asked about
         if agreed("Cancel it?", plan, would, yes=yes, dry_run=dry_run, json=json):
-            tell(client.cancel_rotation(rotation, reason), json)
+            tell(client, client.cancel_rotation(rotation, reason), json)

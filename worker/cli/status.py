@@ -29,6 +29,7 @@ def _facts(found: Status) -> str:
         rotations=_counts(found.rotations),
         blocked_rotations=found.blocked_rotations,
         rotations_without_reported_uses=found.unreported_rotations,
+        plans=_counts({state: count for state, count in found.operations.items() if count}),
         oldest_waits=_waits(found.waiting_seconds),
         silent_sources=_waits(found.silent_sources),
     )

@@ -15,9 +15,9 @@ def why(
     named: Annotated[
         str,
         typer.Argument(
-            metavar="KEY|ACCOUNT|ROTATION",
+            metavar="KEY|ACCOUNT|ROTATION|PLAN",
             callback=no_secret,
-            help="A key's or rotation's id, an account's e-mail address or id; "
+            help="The id of a key, rotation or plan, an account's e-mail address or id; "
             "or - for a key's text on stdin.",
         ),
     ],
@@ -25,7 +25,7 @@ def why(
 ) -> None:
     """Explain why a key works or not, what will happen, and what to do.
 
-    Also of an account, and what a rotation waits for.
+    Also of an account, and what a rotation or a plan of many waits for.
     """
     text = text_from_stdin() if named == "-" else None
     with operator() as client:

@@ -35,7 +35,41 @@ def hand_over(number: int = 1, **changed: object) -> dict[str, object]:
     return {"key": key(number), "successor": key(number + 10)} | USED | changed
 
 
+def issued(number: int = 1, **changed: object) -> dict[str, object]:
+    """A rotation that has just begun."""
+    given = {"claim_by": "2026-11-26T09:00:00Z", "sink": "claim"}
+    return {"key": key(number), "successor": key(number + 10)} | given | changed
+
+
+def blocked(number: int = 1, **changed: object) -> dict[str, object]:
+    """A rotation that waits for a person."""
+    given = {"code": "old_key_in_use", "reason": "it is still in use"}
+    return {"key": key(number), "successor": key(number + 10)} | given | changed
+
+
+def cancelled(number: int = 1, **changed: object) -> dict[str, object]:
+    """A rotation of which the new key is gone."""
+    given = {"code": "unclaimed", "reason": "nobody claimed it"}
+    return {"key": key(number), "successor": key(number + 10)} | given | changed
+
+
+def retired(number: int = 1, **changed: object) -> dict[str, object]:
+    """A rotation whose old key was stopped in use."""
+    given = {
+        "rotation_id": "01939c1e-0000-7000-8000-000000000201",
+        "undo_until": "2026-12-12T09:00:00+00:00",
+    }
+    return hand_over(number, **given) | changed
+
+
 PAYLOADS: dict[str, dict[str, Any]] = {
+    "account.public_key": {
+        "kid": "2026-11",
+        "thumbprint": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+        "before": "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s",
+        "by": "operator:ada",
+        "at": "2026-11-23T08:00:00+00:00",
+    },
     "key.compromised": {"key": key(1), "issue": True},
     "key.refused": {
         "keys": [
@@ -53,20 +87,14 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "to_claim": 2,
         "claim_by": "2026-11-26T09:00:00+00:00",
     },
-    "rotation.issued": {"key": key(1), "successor": key(2), "claim_by": "2026-11-26T09:00:00Z"},
-    "rotation.blocked": {"key": key(1), "successor": key(2), "reason": "it is still in use"},
-    "rotation.cancelled": {"key": key(1), "reason": "nobody claimed it"},
+    "rotation.issued": {"rotations": [issued(1), issued(2)], "total": 5},
+    "rotation.blocked": {"rotations": [blocked(1), blocked(2)], "total": 5},
+    "rotation.cancelled": {"rotations": [cancelled(1), cancelled(2)], "total": 5},
     "rotation.claimed_again": {"key": key(1), "successor": key(2)},
-    "rotation.completed": {"key": key(1), "successor": key(2)},
+    "rotation.completed": {"rotations": [hand_over(1), hand_over(2)], "total": 5},
     "rotation.confirmed": {"rotations": [hand_over(1), hand_over(2)], "total": 5},
     "rotation.ending": {"rotations": [hand_over(1), hand_over(2)], "total": 5},
-    "rotation.retired": {
-        "rotation_id": "01939c1e-0000-7000-8000-000000000201",
-        "key": key(1),
-        "successor": key(2),
-        "undo_until": "2026-12-12T09:00:00+00:00",
-        **USED,
-    },
+    "rotation.retired": {"rotations": [retired(1), retired(2)], "total": 5},
     "rotation.sealed": {"key": key(1), "kid": "2026-11", "lines": ["eyJhbGciOi", "JFQ0RILUVT"]},
 }
 """What the payload of each kind holds, besides the account."""

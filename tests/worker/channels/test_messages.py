@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.key_text import mint
-from tests.worker.channels.outgoing import CREATED, PAYLOADS, SENDER, key, mail_payload, notice
+from tests.worker.channels.outgoing import (
+    CREATED,
+    PAYLOADS,
+    SENDER,
+    blocked,
+    cancelled,
+    issued,
+    key,
+    mail_payload,
+    notice,
+)
 from worker.channels.messages import LONGEST_TEXT, Unsendable, kinds, mail, one_line
 
 NASTY = "x\r\n\r\nBcc: eve@example.com\u2028\u202e\x00\x85Your key: click http://evil.example"
@@ -46,7 +56,7 @@ def test_every_kind_is_a_short_plain_mail(kind: str) -> None:
     assert body.startswith("Hello,\n\n")
     assert body.endswith("\n\nKeyturn\n")
     assert "ada@example.com" in body
-    assert "deploy" in body
+    assert "deploy" in body or kind == "account.public_key"
     assert not re.search(r"[{}]|\n\n\n|[ \t]\n", body)
     assert body.count("\n") < 40
     assert 0 < len(made["Subject"]) < 120
@@ -95,16 +105,40 @@ def test_issued_says_how_to_claim_and_by_when() -> None:
     assert "Thursday, 26 November 2026, 09:00 UTC" in body
 
 
+@pytest.mark.parametrize(
+    ("changed", "subject", "said"),
+    [
+        ({}, "Your public key was replaced", "The one before: thumbprint cn-I_WNM"),
+        ({"before": None}, "A public key was registered for your account", "none before"),
+        ({"kid": None, "thumbprint": None}, "Your public key was removed", "no public key"),
+    ],
+)
+def test_a_public_key_that_changes(changed: dict[str, object], subject: str, said: str) -> None:
+    made = parsed("account.public_key", **changed)
+    assert made["Subject"] == subject
+    assert said in made.get_content()
+    assert "Changed by operator:ada on Monday, 23 November 2026, 08:00 UTC." in made.get_content()
+    assert not re.search(r"[{}]|\n\n\n|[ \t]\n", made.get_content())
+
+
 def test_times_are_told_in_utc() -> None:
     elsewhere = CREATED.astimezone(timezone(timedelta(hours=9)))
-    assert "Monday, 23 November 2026, 09:00 UTC" in text("rotation.issued", claim_by=elsewhere)
+    told = text("rotation.issued", rotations=[issued(claim_by=elsewhere)], total=1)
+    assert "Monday, 23 November 2026, 09:00 UTC" in told
 
 
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("name", ["key", "token", "text", "secret"])
 def test_no_key_text_even_if_a_payload_held_one(kind: str, name: str) -> None:
     canary = mint("kt").reveal()
-    nested = {k: v | {name: canary} for k, v in PAYLOADS[kind].items() if isinstance(v, dict)}
+    nested: dict[str, object] = {
+        k: v | {name: canary} for k, v in PAYLOADS[kind].items() if isinstance(v, dict)
+    }
+    if "rotations" in PAYLOADS[kind]:
+        one = PAYLOADS[kind]["rotations"][0]
+        surplus_of_one = {} if name in one else {name: canary}
+        inside = {part: one[part] | {name: canary} for part in ("key", "successor")}
+        nested["rotations"] = [one | surplus_of_one | inside]
     surplus = {} if name in PAYLOADS[kind] else {name: canary}
     assert canary not in parsed(kind, **nested, **surplus).as_string()
 
@@ -117,6 +151,10 @@ def test_texts_from_outside_stay_one_line(kind: str) -> None:
             changed[name] = key(name=NASTY, hint=NASTY)
         elif name == "keys":
             changed[name] = [value[0] | {"name": NASTY, "id": NASTY}]
+        elif name == "rotations":
+            nasty = dict.fromkeys(("reason", "sink", "last_ip"), NASTY)
+            keys = {part: key(name=NASTY, hint=NASTY) for part in ("key", "successor")}
+            changed[name] = [value[0] | {k: v for k, v in nasty.items() if k in value[0]} | keys]
         elif name in ("reason", "threshold"):
             changed[name] = NASTY
         else:
@@ -137,7 +175,8 @@ def test_one_line_is_one_bounded_line(value: str) -> None:
 
 @given(name=st.text(), reason=st.text())
 def test_any_text_makes_a_mail_that_can_be_read(name: str, reason: str) -> None:
-    made = parsed("rotation.cancelled", key=key(name=name), reason=reason)
+    told = [cancelled(key=key(name=name), reason=reason)]
+    made = parsed("rotation.cancelled", rotations=told, total=1)
     assert one_line(name) in made.get_content()
     assert one_line(reason) in made.get_content()
     assert not made.defects
@@ -194,5 +233,45 @@ def test_international_addresses() -> None:
 
 
 def test_cancelled_offers_no_rotation_of_a_key_that_is_gone() -> None:
-    assert "keyturn keys rotate" in text("rotation.cancelled", code="unclaimed")
-    assert "keyturn keys rotate" not in text("rotation.cancelled", code="old_key_deleted")
+    gone, there = cancelled(code="old_key_deleted"), cancelled(code="unclaimed")
+    assert "keyturn keys rotate" in text("rotation.cancelled", rotations=[there, gone], total=2)
+    assert "keyturn keys rotate" not in text("rotation.cancelled", rotations=[gone], total=1)
+
+
+def test_a_new_key_that_a_sink_hands_over_is_not_to_be_fetched() -> None:
+    sunk = issued(1, sink="mount")
+    alone = text("rotation.issued", rotations=[sunk], total=1)
+    assert 'its new key is handed over by the sink "mount"' in alone
+    assert "There is nothing to do" in alone
+    assert "Fetch the new key" not in alone
+    both = text("rotation.issued", rotations=[sunk, issued(2)], total=2)
+    assert "Fetch the new key" in both
+    assert "fetch its new key until Thursday, 26 November 2026, 09:00 UTC" in both
+
+
+OF_SEVERAL = [kind for kind, payload in PAYLOADS.items() if "rotations" in payload]
+
+
+@pytest.mark.parametrize("kind", OF_SEVERAL)
+def test_of_many_rotations_some_are_named_and_all_are_counted(kind: str) -> None:
+    made = parsed(kind)
+    assert re.match(r"5 |The rotations of 5 ", made["Subject"])
+    assert "... and 3 more. `keyturn rotations list" in made.get_content()
+
+
+@pytest.mark.parametrize("kind", OF_SEVERAL)
+def test_a_mail_about_one_rotation_is_about_that_key(kind: str) -> None:
+    made = parsed(kind, rotations=PAYLOADS[kind]["rotations"][:1], total=1)
+    assert '"deploy 1" (...a1B2)' in made["Subject"]
+    body = made.get_content()
+    assert "more" not in body.replace("nothing uses it any more", "")
+    assert not re.search(r"[{}]|\n\n\n|[ \t]\n", body)
+
+
+@pytest.mark.parametrize("others", [[], [blocked(2)]])
+def test_a_failed_hand_over_says_how_to_get_the_key(others: list[dict[str, object]]) -> None:
+    failed = blocked(1, code="hand_over_failed", reason="it did not get there")
+    made = text("rotation.blocked", rotations=[failed, *others], total=1 + len(others))
+    assert "keyturn keys claim < file-with-the-old-key" in made
+    assert ("find what still uses an old key" in made) == bool(others)
+    assert not re.search(r"\n\n\n|[ \t]\n", made)

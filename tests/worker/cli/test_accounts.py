@@ -133,5 +133,58 @@ def test_names_are_listed_with_their_times_and_can_be_unlinked(cli: Cli) -> None
         cli.ok("accounts", "unlink", ADA, name, "--yes")
     assert cli.refusal("accounts", "unlink", ADA, "okta:00u1", "--yes") == "identity_unknown"
     assert cli.refusal("accounts", "link", ADA, "phone_number:12") == "phone_invalid"
+    for name in cli.ok("accounts", "show", ADA).split("known as")[-1].split(","):
+        assert name.strip() in (f"email:{ADA}", "uri:acct:ada@example.com"), name
+    assert f"email:{ADA}" in " ".join(cli("accounts", "unlink", ADA, ADA, "--yes").stderr.split())
     for wrong in ("email:", "iss_sub:7", "external_id:ada"):
         assert cli("accounts", "unlink", ADA, wrong, "--yes").exit_code == 2, wrong
+
+
+def unlinked(database_url: str) -> None:
+    """A source said that ADA is somebody else's now."""
+    database = Database(database_url)
+    with database.begin() as tx:
+        tx.execute("UPDATE keyturn.account_identities SET unlinked_at = :now")
+    database.close()
+
+
+def test_mails_that_go_astray_are_told_of_and_moved(cli: Cli, database_url: str) -> None:
+    new = "ada@new.example"
+    assert "does not name it" not in cli.ok("accounts", "show", ADA)
+    assert cli("accounts", "email", ADA, new).exit_code == 2  # nobody can be asked
+    assert "Its mails would still go there" in cli.ok(
+        "accounts", "unlink", ADA, f"email:{ADA.upper()}", "--dry-run"
+    )
+    unlinked(database_url)
+    assert "keyturn accounts email" in cli.ok("accounts", "show", ADA)
+    assert cli.json("accounts", "show", ADA)["email_linked"] is False
+    would = cli.json("accounts", "email", ADA, new, "--dry-run")["would"]
+    assert (would["before"], would["after"], would["links"]) == (ADA, new, True)
+    assert f"They would go to {new}" in cli.ok("accounts", "email", ADA, new, "--dry-run")
+    assert cli.json("accounts", "show", ADA)["email"] == ADA
+    shown = cli.json("accounts", "email", ADA, new, "--yes")
+    assert (shown["email"], shown["email_linked"]) == (new, True)
+    assert cli.refusal("accounts", "show", ADA) == "user_unknown"
+    assert "nothing to do" in cli.ok("accounts", "email", new, new, "--unlink-old")
+    audited = {one["action"]: one["why"] for one in cli.json("audit", "list")}
+    assert audited["account.changed"] == f"email '{ADA}' -> '{new}'"
+
+
+def test_the_old_address_names_the_account_until_that_is_ended(cli: Cli) -> None:
+    for number, option in enumerate(([], ["--unlink-old"]), 1):
+        old = cli.json("accounts", "list")[0]["email"]
+        cli.ok("accounts", "email", old, f"ada{number}@new.example", "--yes", *option)
+    found = cli.json("accounts", "identities", "ada2@new.example")
+    assert {one["value"]: bool(one["unlinked_at"]) for one in found} == {
+        ADA: False,
+        "ada1@new.example": True,
+        "ada2@new.example": False,
+    }
+
+
+def test_an_address_of_another_account_is_refused_before_anybody_is_asked(cli: Cli) -> None:
+    cli.ok("accounts", "create", "bob@example.com", "--role", "member")
+    cli.ok("accounts", "link", "bob@example.com", "email:bob@second.example")
+    assert cli.refusal("accounts", "email", ADA, "bob@example.com") == "address_taken"
+    assert cli.refusal("accounts", "email", ADA, "bob@second.example") == "identity_taken"
+    assert cli.refusal("accounts", "email", ADA, "nonsense", "--dry-run") == "email_invalid"

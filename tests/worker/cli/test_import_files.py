@@ -54,6 +54,8 @@ def test_the_name_tells_the_format(name: str, format: str | None) -> None:
         (b"a,b\n" + b"x" * 10_000_000 + b"\n3,4\n", [(2, "line_too_long"),
                                                     (3, {"a": "3", "b": "4"})]),
         (b"a,b\n", []),
+        (b"\xef\xbb\xbfsep=;\r\na;b\r\n1;2,3\r\n", [(3, {"a": "1", "b": "2,3"})]),
+        (b"a;b\r\n;\r\n  \r\n1;2\r\n;\r\n", [(4, {"a": "1", "b": "2"})]),
     ],
 )  # fmt: skip
 def test_csv(content: bytes, found: list[tuple[int, object]]) -> None:
@@ -107,6 +109,10 @@ def test_json_lines() -> None:
         (b"canary,,b\n", "csv", "column_unnamed"),
         (b"\n", "csv", "column_unnamed"),
         (b"canary" * 100_000, "csv", "line_too_long"),
+        (b"canary,b\r1,2\r3,4\r", "csv", "csv_invalid"),
+        (b"sep=;\n", "csv", "file_empty"),
+        (b"PK\x03\x04\x14\x06canary", "csv", "not_text"),
+        (b"\x1f\x8b\x08canary", "json", "not_text"),
         (b'{"canary": 1}', "json", "json_invalid"),
     ],
 )

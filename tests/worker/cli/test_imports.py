@@ -6,10 +6,12 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.key_text import mint
+from models.operator import Operator
 from tests.worker.cli.conftest import ADA, Cli
 
 BOB, EVE = "bob@example.com", "eve@example.com"
@@ -145,6 +147,19 @@ def test_lines_that_are_wrong_are_told_by_number_and_the_rest_goes_on(cli: Cli) 
     assert cli.json("accounts", "show", EVE)["role"] == "member"
 
 
+def test_a_dry_run_of_many_lines_counts_what_the_import_does(cli: Cli) -> None:
+    """More than one batch: what one of them would make is there for the next."""
+    file = "email,role,okta\n" + "".join(
+        f"a{n % 520}@example.com,member,u{n % 519}\n" for n in range(1100)
+    )
+    command = ("accounts", "import", "-", "--format", "csv", "--json")
+    would = json.loads(cli(*command, "--dry-run", stdin=file).stdout)
+    done = json.loads(cli(*command, stdin=file).stdout)
+    counted = ("created", "unchanged", "differs", "refused")
+    assert [would[one] for one in counted] == [done[one] for one in counted]
+    assert done["created"] == 519
+
+
 def test_people_see_a_table(cli: Cli) -> None:
     result = cli("accounts", "import", "-", "--format", "csv", stdin="email,role\nx,member\n")
     assert result.exit_code == 3
@@ -165,6 +180,69 @@ def test_people_see_a_table(cli: Cli) -> None:
 )
 def test_a_file_that_is_wrong_as_a_whole_is_refused(cli: Cli, file: str | bytes, code: str) -> None:
     assert cli.refusal("accounts", "import", "-", "--format", "csv", stdin=file) == code
+
+
+@pytest.mark.parametrize(
+    ("file", "mend"),
+    [
+        ("users.xlsx", "save it as CSV UTF-8"),
+        ("users.txt", "--format"),
+    ],
+)
+def test_a_name_that_tells_no_format(cli: Cli, file: str, mend: str) -> None:
+    result = cli("accounts", "import", file)
+    assert result.exit_code == 2
+    assert mend in " ".join(result.stderr.replace("\u2502", " ").split())
+
+
+def test_a_file_of_a_spreadsheet_is_read_and_one_in_another_encoding_is_told(cli: Cli) -> None:
+    """Semicolons, a mark of its encoding, Windows' ends of lines, rows of separators alone."""
+    file = f"\ufeffEmail;Name;Role\r\n{BOB};Böb;member\r\n;;\r\n\r\n{EVE};;member\r\n;;\r\n"
+    command = ("accounts", "import", "-", "--format", "csv")
+    latin = file.removeprefix("\ufeff").encode("latin-1")
+    assert codes(cli, *command, "--dry-run", stdin=latin) == [(2, "not_utf8")]
+    assert cli.json(*command, stdin=file)["created"] == 2
+    assert cli.json("accounts", "show", BOB)["name"] == "Böb"
+
+
+def test_data_where_the_names_of_columns_should_be(cli: Cli) -> None:
+    result = cli("accounts", "import", "-", "--format", "csv", stdin=f"{BOB},member\n")
+    assert result.exit_code == 3
+    assert "the first line of CSV names the columns" in " ".join(result.output.split())
+
+
+def test_an_empty_cell_is_said_to_be_one(cli: Cli) -> None:
+    command = ("accounts", "import", "-", "--format", "csv")
+    result = cli(*command, "--json", stdin="email,role\n,member\n")
+    [line] = json.loads(result.stdout)["lines"]
+    assert (line["code"], line["message"]) == (
+        "column_missing",
+        "the column email is missing or empty",
+    )
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_is_interrupted_says_what_is_done(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    """Ctrl-C in the second batch; the same command again does the rest."""
+    file = "email,role\n" + "".join(f"a{n}@example.com,member\n" for n in range(700))
+    whole, batches = Operator.import_accounts, []
+
+    def interrupted(*args: Any, **named: Any) -> Any:
+        batches.append(args)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **named)
+
+    command = ("accounts", "import", "-", "--format", "csv")
+    with monkeypatch.context() as patched:
+        patched.setattr(Operator, "import_accounts", interrupted)
+        result = cli(*command, *(["--dry-run"] if dry_run else []), stdin=file)
+    said = "nothing was written" if dry_run else "all is done up to line 501."
+    assert result.exit_code != 0
+    assert said in " ".join(result.stderr.split())
+    assert cli.json(*command, stdin=file)["unchanged"] == (0 if dry_run else 500)
 
 
 def test_a_column_can_be_passed_over(cli: Cli) -> None:

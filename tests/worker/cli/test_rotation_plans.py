@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from models.operator import Operator
@@ -46,6 +47,35 @@ def work(cli: Cli) -> int:
     while changed := cli.json("run", "operations.advance")["changed"]:
         total += changed
     return total
+
+
+def test_why_a_plan_stopped_by_itself(cli: Cli, database_url: str) -> None:
+    cli.new_key("ci")
+    plan = applied(cli)
+    assert "Workers rotate its keys" in cli.ok("why", plan["id"])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE keyturn.operation_keys SET attempts = 3, reason = 'OSError',"
+            " next_attempt_at = now()"
+        )
+    work(cli)
+    said = cli.json("why", plan["id"])
+    assert (said["subject"], said["id"], said["works"]) == ("plan", plan["id"], False)
+    told = " ".join(cli.ok("why", plan["id"]).split())
+    assert "is stopped" in told
+    assert "1 of 1 keys of wave 1 failed: OSError" in told
+    assert f"`keyturn rotations resume {plan['id']}` tries again" in told
+    assert "plans 1 stopped" in " ".join(cli.ok("status").split())
+    assert cli.json("status")["operations"] == {"running": 0, "paused": 0, "stopped": 1}
+    assert 'keyturn_operations{state="stopped"} 1.0' in cli.ok("metrics")
+
+
+def test_a_dry_run_of_a_plans_end_is_refused_where_that_is(cli: Cli) -> None:
+    cli.new_key("ci")
+    plan = applied(cli)
+    work(cli)
+    for option in ("--dry-run", "--yes"):
+        assert cli.refusal("rotations", "cancel", plan["id"], option) == "plan_ended"
 
 
 def test_a_plan_shows_what_it_would_do_and_does_nothing(cli: Cli) -> None:

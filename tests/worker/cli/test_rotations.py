@@ -1,5 +1,7 @@
 """`keyturn rotations`: looking at hand-overs, and deciding where a person must."""
 
+from pathlib import Path
+
 import psycopg
 
 from tests.worker.cli.conftest import ADA, Cli
@@ -105,3 +107,69 @@ def test_show_says_who_still_uses_the_old_key(cli: Cli, database_url: str) -> No
     assert "from 192.0.2.7; 12 recorded since" in told
     document = cli.json("rotations", "show", rotation["id"])
     assert (document["old_uses"], document["old_last_ip"]) == (12, "192.0.2.7")
+
+
+def _tables(database_url: str) -> list[tuple[object, ...]]:
+    """What a dry run must leave as it is."""
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(
+            "SELECT (SELECT count(*) FROM keyturn.audit), (SELECT count(*) FROM keyturn.outbox),"
+            " (SELECT count(*) FROM keyturn.api_keys), (SELECT count(*) FROM keyturn.rotations),"
+            " (SELECT array_agg(state ORDER BY id) FROM keyturn.rotations)"
+        ).fetchall()
+
+
+def test_a_dry_run_of_what_would_be_refused_is_refused_alike(cli: Cli, database_url: str) -> None:
+    key = cli.new_key()
+    rotation = cli.json("keys", "rotate", key["id"])
+    assert cli.refusal("rotations", "confirm", rotation["id"], "--dry-run") == "not_claimed"
+    cli.ok("keys", "claim", stdin=key["text"])
+    cli.ok("rotations", "confirm", rotation["id"])
+    before = _tables(database_url)
+    for verb in ("cancel", "reissue"):
+        dry = cli("rotations", verb, rotation["id"], "--dry-run")
+        real = cli("rotations", verb, rotation["id"], "--yes")
+        assert dry.exit_code == real.exit_code == 3
+        assert dry.stderr == real.stderr
+        assert "already in use" in dry.stderr or "is in use" in dry.stderr
+        assert dry.stdout == ""
+        assert cli.refusal("rotations", verb, rotation["id"], "--dry-run") == "already_confirmed"
+        # refused before anybody is asked, too
+        assert cli("rotations", verb, rotation["id"]).exit_code == 3
+    unknown = "0193b1b8-0000-7000-8000-000000000000"
+    assert cli("rotations", "cancel", unknown, "--dry-run").exit_code == (
+        cli("rotations", "cancel", unknown, "--yes").exit_code
+    )
+    assert _tables(database_url) == before
+
+
+def test_a_dry_run_changes_nothing(cli: Cli, database_url: str) -> None:
+    rotation = cli.json("keys", "rotate", cli.new_key()["id"])
+    before = _tables(database_url)
+    for verb in ("cancel", "reissue"):
+        assert "Nothing was done." in cli.ok("rotations", verb, rotation["id"], "--dry-run")
+    assert _tables(database_url) == before
+
+
+def test_show_says_which_sink_is_tried_and_what_it_said(cli: Cli, tmp_path: Path) -> None:
+    settings = '[rotation_policies.default]\nsink = "run"\n[sinks.run]\nkind = "exec"\n'
+    (tmp_path / "keyturn.toml").write_text(f'{settings}command = ["/bin/false"]\n')
+    key = cli.new_key()
+    rotation = cli.json("keys", "rotate", key["id"])
+    waits = " ".join(cli.ok("rotations", "show", rotation["id"]).split())
+    assert "sink run hand over waiting, next try" in waits
+    assert "the sink run hands the new key over until" in waits
+    cli.json("run", "rotations.hand_over")
+    told = " ".join(cli.ok("rotations", "show", rotation["id"]).split())
+    assert "hand over waiting, 1 of 6 tries, next try" in told
+    document = cli.json("rotations", "show", rotation["id"])["hand_over"]
+    assert (document["sink"], document["state"], document["tries"]) == ("run", "waiting", 1)
+    assert document["error"] in told
+    assert document["next_try"] is not None
+    assert document["error"] in cli.ok("why", rotation["id"])
+    cli.ok("keys", "claim", stdin=key["text"])
+    claimed = cli.json("rotations", "show", rotation["id"])
+    assert claimed["claimed_by"].startswith("operator:")
+    assert f"({claimed['claimed_by']})" in cli.ok("rotations", "show", rotation["id"])
+    ended = claimed["hand_over"]
+    assert (ended["state"], ended["next_try"]) == ("skipped", None)

@@ -77,6 +77,7 @@ def test_without_tables_there_is_none() -> None:
     [
         ('[rotation_policies.x]\nsink = "y"', "x names the sink 'y', which is none of claim: add"),
         ('[sinks.claim]\nkind = "sealed"', "[sinks.claim]: the name is Keyturn's own"),
+        ('[sinks.undecided]\nkind = "sealed"', "[sinks.undecided]: the name is Keyturn's own"),
         ('[sinks.A]\nkind = "sealed"', "[sinks.A]: not a usable name"),
         ("[sinks.a]\n", "[sinks.a] kind: write one of sealed, file, exec, vault, aws-secretsm"),
         ('[sinks.a]\nkind = "fax"', "[sinks.a] kind: write one of sealed, file"),
