@@ -35,6 +35,8 @@ def apply_claimed(
     A row that fails alone pays for it: it is tried again after a pause, and parked after
     PARK_AFTER attempts. What the server failed at is nobody's fault: the attempt is given back.
     """
+    if not claimed:
+        return Counter()
     try:
         return database.run(lambda tx: apply(tx, claimed, policy, peppers))
     except Exception as error:
@@ -76,18 +78,19 @@ def apply(
     holds.lock_tenants(tx, [link.account_id for link in named if link.format == TENANT])
     owners = {link.account_id for link in named if link.format != TENANT}
     holds.lock_accounts(tx, [*owners, *(key.account_id for key in leaked.values())])
-    outcomes = identity_changes.apply(tx, list(filter(_is_change, events)), book, policy)
+    changes = identity_changes.apply(tx, list(filter(_is_change, events)), book, policy)
     others = [one for one in events if not _is_change(one)]
     links = _links(others, book)
-    outcomes += event_holds.apply(tx, [one for one in others if one.id in links], links, policy)
+    outcomes = event_holds.apply(tx, [one for one in others if one.id in links], links, policy)
     for one in others:
         if one.key_digest is not None:
             key = leaked.get(one.key_digest)
             outcomes.append(_apply_to_key(tx, one, key, policy))
         elif one.id not in links:
             outcomes.append(identity_changes.waits(one))
-    event_rows.finish(tx, outcomes)
-    return Counter(outcome["state"] for outcome in outcomes)
+    if others:
+        event_rows.finish(tx, outcomes)
+    return Counter(outcome["state"] for outcome in (*changes, *outcomes))
 
 
 def _apply_to_key(

@@ -247,13 +247,11 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Tx]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:
             tx = Tx(connection, self.clock() if self.clock else None, set(), [])
-            connection.begin()
             yield tx
             if connection.in_transaction():  # the work did not roll it back itself
                 tx.write_added()
-                connection.commit()
         if self.on_alarm:
             for alarm in tx.alarms:
                 self.on_alarm(alarm)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,12 @@ from worker.embedded.valkey import Valkey
 
 _TEMPLATE: Final = "migrated"
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """A shell that starts the tests in the background lets all processes ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -158,3 +158,21 @@ def test_a_person_who_interrupts_a_statement_leaves_no_session_behind_in_it(
     event.remove(database.engine, "after_cursor_execute", interrupt)
     with database.begin() as tx:
         assert session(tx) != before
+
+
+def test_a_commit_that_fails_outside_the_server_leaves_nothing_open(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes back to the pool: whoever has it next must not commit what was left."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database.engine.dialect, "do_commit", fail)
+        with pytest.raises(RuntimeError), database.begin() as tx:
+            tx.execute(
+                "INSERT INTO keyturn.roles (name, permissions, grantable) VALUES ('x', '{}', true)"
+            )
+    with database.begin() as tx:
+        assert tx.scalar("SELECT count(*) FROM keyturn.roles WHERE name = 'x'") == 0
