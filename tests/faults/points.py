@@ -56,12 +56,16 @@ class Fault:
     def fits(self, point: Point) -> bool:
         """Whether this is something of its own at such a point.
 
-        Only a server asks to repeat. A process or a session that ends just after a statement is
-        one that ends before whatever comes next: nobody can see a difference.
+        A process that dies at a statement leaves what one leaves that dies before the commit:
+        nothing of the transaction. So does a session that ends just after a statement, and before
+        whatever comes next. Only a server asks to repeat, and before the commit all of the work
+        was done that will be done again.
         """
         if self.how == "repeat":
-            return point.kind in (STATEMENT, COMMIT)
-        return point.kind != STATEMENT or self.when == "before" or self.how == "error"
+            return point.kind == COMMIT
+        if point.kind == STATEMENT:
+            return self.how == "error" or (self.how == "lost" and self.when == "before")
+        return True
 
 
 FAULTS: Final = (
