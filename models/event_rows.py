@@ -20,6 +20,9 @@ PARK_AFTER = 5
 TAKEN = "identity_taken"
 """How the reason begins of a change that parks because its new name is another account's."""
 
+TOLD = "told_before"
+"""How the reason begins of a change that counts as one that another source told of before."""
+
 
 @dataclass(frozen=True)
 class Claimed:
@@ -152,6 +155,27 @@ def reopen(tx: Tx, given_up: Collection[tuple[str, datetime]]) -> None:
         times=[at for _, at in given_up],
     )
     if reopened:
+        tx.ring("accounts.apply_events")
+
+
+def doubt(tx: Tx, passed_on: Collection[tuple[str, datetime]]) -> None:
+    """Have changes looked at again that counted as told before, and are of a time at which, as has
+    been told since, somebody else had the name."""
+    doubted = tx.count(
+        """
+        UPDATE keyturn.inbox i SET state = 'received', reason = NULL, attempts = 0,
+            next_attempt_at = :now, finished_at = NULL
+        FROM unnest(CAST(:values AS text[]), CAST(:times AS timestamptz[])) AS g (value, at)
+        WHERE i.state = 'done' AND i.action = 'identity_changed'
+          AND split_part(i.reason, ':', 1) = :told
+          AND coalesce(i.occurred_at, i.received_at) > g.at
+          AND i.subject_value && CAST(ARRAY[g.value] AS text[])
+        """,
+        told=TOLD,
+        values=[value for value, _ in passed_on],
+        times=[at for _, at in passed_on],
+    )
+    if doubted:
         tx.ring("accounts.apply_events")
 
 

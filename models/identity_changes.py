@@ -16,7 +16,7 @@ from .accounts import RECYCLABLE, Identity, Link, named_at
 from .base import Tx
 from .errors import Refused
 from .event_order import CONFLICT
-from .event_rows import TAKEN, Claimed
+from .event_rows import TAKEN, TOLD, Claimed
 from .identifiers import ISSUED, normalised
 from .identity import new_id
 from .policy import Policy
@@ -48,7 +48,8 @@ def waits(one: Claimed) -> Outcome:
 def apply(
     tx: Tx, changes: Sequence[Claimed], links: dict[Identity, list[Link]], policy: Policy
 ) -> list[Outcome]:
-    """Carry out what can be carried out of these changes, by their time; what became of each.
+    """Carry out what can be carried out of these changes, by their time, and finish their rows;
+    what became of each.
 
     `links` holds every link of their names, which are locked, as are their accounts; it is brought
     up to date. A name that another account has is not taken from it: the change parks, with an
@@ -72,6 +73,8 @@ def apply(
     for outcome in outcomes.values():
         if _is_taken(outcome):
             tx.alarm(TAKEN, event=outcome["id"], why=outcome["reason"])
+    event_rows.finish(tx, outcomes.values())
+    _look_again(tx, book)
     return list(outcomes.values())
 
 
@@ -100,6 +103,8 @@ class _Book:
     audited: list[dict[str, Any]] = field(default_factory=list)
     again: list[tuple[Identity, datetime]] = field(default_factory=list)
     """Names, and when one was given up by a change that turns out to be about somebody else."""
+    passed_on: list[tuple[Identity, datetime]] = field(default_factory=list)
+    """Names that somebody had lost, and from when on another is known to have had one."""
 
     def at(self, name: Identity, moment: datetime) -> Link | None:
         return named_at(self.links.get(name, ()), moment)
@@ -198,7 +203,7 @@ def _unknown(one: Claimed, leaving: Sequence[Identity], book: _Book) -> Outcome:
     for link in (link for name in leaving for link in book.links.get(name, ())):
         told = link.unlinked_by not in (None, _actor(one))
         if told and (one.new_name is None or (holder and holder.account_id == link.account_id)):
-            reason = f"no_change: {link.unlinked_by} told of it before"
+            reason = f"{TOLD}: {link.unlinked_by} told of it"
             return _outcome(one, "done", reason, link.account_id)
     return waits(one)
 
@@ -281,7 +286,8 @@ def _relink(
 ) -> None:
     if holder is not None and holder.id is not None:
         if one.at < holder.linked_at and _took_over(holder, name, one, book):
-            book.put(name, replace(holder, linked_at=one.at, linked_by=_actor(one)))
+            sooner = replace(holder, linked_at=one.at, linked_by=_actor(one))
+            _have(one, name, sooner, book)
         return
     ends = [link.unlinked_at for link in book.links.get(name, ()) if link.unlinked_at]
     link = Link(
@@ -293,6 +299,12 @@ def _relink(
         linked_sequence=one.event.sequence,
     )
     book.audit(one, "account.linked", account_id, name)
+    _have(one, name, link, book)
+
+
+def _have(one: Claimed, name: Identity, link: Link, book: _Book) -> None:
+    if any(other.unlinked_by for other in book.links.get(name, ())):
+        book.passed_on.append((name, one.at))
     book.put(name, link)
 
 
@@ -309,12 +321,18 @@ def _write(tx: Tx, book: _Book) -> None:
         _tell_of_addresses(tx, book, gone)
         if gone:
             event_rows.free(tx, [value for _, _, value in gone])
-    if book.again:
-        event_rows.reopen(tx, [(value, at) for (_, _, value), at in book.again])
     if book.added:
         tx.execute(_ADD, rows=_json(book.added))
     if book.audited:
         tx.execute(_AUDIT, rows=json.dumps(book.audited))
+
+
+def _look_again(tx: Tx, book: _Book) -> None:
+    """Some may be of this very batch: their rows are finished by now."""
+    if book.again:
+        event_rows.reopen(tx, [(value, at) for (_, _, value), at in book.again])
+    if book.passed_on:
+        event_rows.doubt(tx, [(value, at) for (_, _, value), at in book.passed_on])
 
 
 def _tell_of_addresses(tx: Tx, book: _Book, gone: set[Identity]) -> None:

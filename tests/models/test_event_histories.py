@@ -192,8 +192,8 @@ def exchanges(draw: st.DrawFn) -> list[Told]:
 
     Those whose address was recycled have none from then on. What cuts goes by ids: a stranger who
     does something under an address before anybody says that he has got it is taken for its old
-    owner, and that cannot be told apart. No two changes are alike, address for address: the second
-    would be taken for the first, told again.
+    owner, and that cannot be told apart. No two changes lead from one address to the same other
+    one: the second would be taken for the first, told again.
     """
     people = [Person(number, ADDRESSES[number]) for number in range(PEOPLE)]
     made: set[tuple[str, str | None]] = set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import permutations
 
 import pytest
 
@@ -254,6 +255,41 @@ def test_what_another_gave_up_before_it_was_told_that_she_had_got_it(world: Date
     assert world.say(changed(ADA, NEW, 3)) == ["done"]
     assert world.say(changed(ADA, None, 1)) == ["done", "parked"]
     assert world.say(changed(BOB, ADA, 2)) == ["done", "parked", "done"]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("new", [None, OTHER])
+def test_what_counted_as_told_before_is_about_the_next_owner_when_he_is_known(
+    world: Dated, new: str | None, order: Sequence[int]
+) -> None:
+    """Another source's change of a name that Ada gave up is that of Bob, who had got it."""
+    told = [(changed(ADA, NEW, 1), "okta"), (changed(BOB, ADA, 2), "okta")]
+    told.append((changed(ADA, new, 3), "keycloak"))
+    for one in order:
+        world.say(told[one][0], source=told[one][1])
+    left = "parked" in world.states()  # told of the later one first, it is a person's to decide
+    assert left == (new is not None and order.index(2) < order.index(0))
+    if not left:
+        assert (world.names(ADA), world.names(BOB)) == ([NEW], [new] if new else [])
+
+
+def test_another_source_is_not_believed_to_tell_again_what_leads_to_a_later_name(
+    world: Dated,
+) -> None:
+    """Bob's change to the address that Ada has by then is not hers to the one before it."""
+    world.say(changed(ADA, NEW, 1), changed(NEW, OTHER, 2))
+    assert world.say(changed(ADA, OTHER, 5), source="keycloak") == ["done"] * 3
+    assert world.say(changed(BOB, ADA, 3)) == ["done", "done", "parked", "done"]
+    assert world.say(changed(OTHER, NEW, 4)) == ["done"] * 5
+    assert (world.names(ADA), world.names(BOB)) == ([NEW], [OTHER])
+
+
+def test_what_the_rest_of_its_batch_puts_in_doubt_is_looked_at_again(world: Dated) -> None:
+    """Ada's address is given up twice in it: by Bob, who has got it, and before by herself."""
+    world.receive(changed(BOB, None, 3), changed(ADA, None, 5), source="keycloak")
+    world.say(changed(ADA, BOB, 2), changed(NEW, ADA, 4))
+    assert world.say(changed(BOB, NEW, 1)) == ["done"] * 5
+    assert (world.names(ADA), world.names(BOB)) == ([], [])
 
 
 def test_the_mail_address_stays_and_a_person_is_told(world: Dated) -> None:
