@@ -10,8 +10,6 @@ OPERATOR: Final = "operator"
 OPEN: Final = ("issued", "draining")
 LIVE: Final = (*OPEN, "retired")
 
-NOBODYS: Final = -1
-
 Name = tuple[str, str]
 """A format (`email`, `opaque`) and a value; an opaque one is its source's own."""
 
@@ -86,7 +84,6 @@ class Key(Target):
     expires: datetime
     family: int
     allowed: str | None = None
-    role: str = "viewer"
     deleted: datetime | None = None
     first_used: datetime | None = None
     last_used: datetime | None = None
@@ -110,8 +107,6 @@ class Content:
     sequence: int | None = None
     event_id: str | None = None
     certainty: str = "transition"
-    leaked: int | None = None
-    """The key whose text others are said to have; NOBODYS for a text that is no key's."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +142,6 @@ class Rotation:
     asked: str | None
     issued: datetime
     claim_until: datetime
-    reason: str = "requested"
-    contested: bool = False
-    """Whether two have asked for the new key."""
     state: str = "issued"
     claimed: datetime | None = None
     secret: bool = True
