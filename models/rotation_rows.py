@@ -69,7 +69,10 @@ BEGUN: Final = f"SELECT {_COLUMNS} {_FROM_NEW}"
 _OFFERED = f"""
     SELECT {_COLUMNS}, r.sealed, r.sealed_kek, {GRANTED} AS role_allowed, :now AS now {_TABLES}
 """
-_NEWEST = "r.reissued_as IS NULL ORDER BY r.issued_at DESC, r.id DESC LIMIT 1"
+_NEWEST = """
+    r.reissued_as IS NULL ORDER BY r.ended_at IS NULL DESC, r.issued_at DESC, r.id DESC LIMIT 1
+"""
+"""One that is under way comes first, whatever the clock said when those before it were issued."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ def select(tx: Tx, where: str, **params: Any) -> list[Rotation]:
 
 
 def offered(tx: Tx, key_id: UUID) -> Offered | None:
-    """What the holder of an old key is offered: its newest rotation; None where it has none."""
+    """What the holder of an old key is offered: the rotation under way, or else its newest; None
+    where there is none.
+    """
     row = tx.row(f"{_OFFERED} WHERE r.old_key_id = :key AND {_NEWEST}", key=key_id)
     return None if row is None else _offered(tx, row)
 

@@ -387,6 +387,16 @@ def test_a_stranger_who_has_used_the_key_is_stopped_by_deleting_it(scene: Scene)
 # Clocks.
 
 
+def test_a_rotation_under_way_is_offered_though_the_clock_went_back_since_the_last(
+    scene: Scene,
+) -> None:
+    rotation = unclaimed(scene)
+    scene.cancel(rotation)
+    scene.later(-timedelta(seconds=1))
+    again = scene.request(rotation.old_key_id)
+    assert scene.claimed(rotation.old_key_id).key_id == again.new_key_id
+
+
 def test_while_a_clock_is_suspect_no_rotation_moves(scene: Scene) -> None:
     rotation = scene.draining()
     scene.later(8 * DAY)
