@@ -14,6 +14,7 @@ from worker.cli import failures, key_views, output, times
 from worker.cli.asking import DryRun, Yes, agreed
 from worker.cli.compromise import replace_compromised
 from worker.cli.key_argument import no_secret
+from worker.cli.listing import OfAccount, owner_id
 from worker.cli.output import Json
 from worker.cli.session import operator
 from worker.cli.stdin import text_from_stdin
@@ -84,12 +85,7 @@ def list_keys(
         str | None,
         typer.Option(metavar="DURATION", help="Only those that end within this time, like 7d."),
     ] = None,
-    account: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ACCOUNT", help="Only those of this account: its e-mail address or id."
-        ),
-    ] = None,
+    account: OfAccount = None,
     status: Annotated[Status | None, typer.Option(help="Only those in this state.")] = None,
     limit: Annotated[
         int, typer.Option(metavar="N", min=1, max=100_000, help="At most so many.")
@@ -102,8 +98,9 @@ def list_keys(
     except Refused as error:
         raise typer.BadParameter(error.message, param_hint="--expiring") from None
     with operator() as client:
-        owner = None if account is None else str(client.account(account).id)
-        found = client.keys(account=owner, status=status, expiring=within, limit=limit)
+        found = client.keys(
+            account=owner_id(client, account), status=status, expiring=within, limit=limit
+        )
     output.answer(json, found, key_views.table(found))
 
 

@@ -6,6 +6,7 @@ import typer
 
 from models.durations import format_duration
 from worker.cli import output
+from worker.cli.listing import OfAccount, owner_id
 from worker.cli.output import Json
 from worker.cli.session import operator
 
@@ -19,18 +20,12 @@ State: TypeAlias = Literal["planned", "sent", "superseded", "skipped", "failed"]
 @app.command("list")
 def list_notices(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    account: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ACCOUNT", help="Only those of this account: its e-mail address or id."
-        ),
-    ] = None,
+    account: OfAccount = None,
     json: Json = False,
 ) -> None:
     """List notices about the end of keys, the newest first."""
     with operator() as client:
-        owner = None if account is None else str(client.account(account).id)
-        found = client.notices(account=owner, state=state)
+        found = client.notices(account=owner_id(client, account), state=state)
     rows = [
         (
             one.planned_at,

@@ -6,6 +6,7 @@ import typer
 
 from worker.cli import output, plan_views, times
 from worker.cli.asking import DryRun, Yes, agreed
+from worker.cli.listing import OfAccount, owner_id
 from worker.cli.output import Json
 from worker.cli.rotation_views import tell
 from worker.cli.session import operator
@@ -27,18 +28,12 @@ EitherId = Annotated[
 @app.command("list")
 def list_rotations(
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    account: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ACCOUNT", help="Only those of this account: its e-mail address or id."
-        ),
-    ] = None,
+    account: OfAccount = None,
     json: Json = False,
 ) -> None:
     """List rotations, the newest first."""
     with operator() as client:
-        owner = None if account is None else str(client.account(account).id)
-        found = client.rotations(state=state, account=owner)
+        found = client.rotations(state=state, account=owner_id(client, account))
     rows = [(one.id, one.name, one.account, one.state, one.blocked_reason) for one in found]
     headings = ("ID", "KEY", "ACCOUNT", "STATE", "BLOCKED BY")
     output.answer(json, found, output.Table(headings, rows, empty="No rotations."))

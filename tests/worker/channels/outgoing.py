@@ -113,5 +113,18 @@ def notice(number: int = 1, **changed: Any) -> Outgoing:
     return Outgoing(**(values | changed))
 
 
+def disabled(number: int = 1, **changed: Any) -> Outgoing:
+    """An event for the product: a key of one account stopped."""
+    values: dict[str, Any] = {
+        "id": UUID(int=number),
+        "kind": "key.disabled",
+        "account_id": ACCOUNT,
+        "payload": {"account_id": str(ACCOUNT), "key_ids": [str(UUID(int=1000 + number))]},
+        "recipient": None,
+        "created_at": CREATED,
+    }
+    return Outgoing(**(values | changed))
+
+
 def mail_payload(kind: str, **changed: object) -> dict[str, object]:
     return {"account": "ada@example.com"} | PAYLOADS[kind] | changed

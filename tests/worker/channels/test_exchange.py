@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 from kombu import Connection, Exchange, Queue
 
-from models.messages import Delivery, Outgoing
+from models.messages import Delivery
 from models.outbox import EVENTS
-from tests.worker.channels.outgoing import ACCOUNT, CREATED
+from tests.worker.channels.outgoing import ACCOUNT, CREATED, disabled
 from worker import channels
 from worker.channels.exchange import OUT
 from worker.settings import load_settings
@@ -28,18 +28,6 @@ def queue(rabbitmq_url: str) -> Iterator[Any]:
         bound.declare()
         yield bound
         bound.delete()
-
-
-def disabled(number: int = 1, **changed: Any) -> Outgoing:
-    values: dict[str, Any] = {
-        "id": UUID(int=number),
-        "kind": "key.disabled",
-        "account_id": ACCOUNT,
-        "payload": {"account_id": str(ACCOUNT), "key_ids": [str(UUID(int=1000 + number))]},
-        "recipient": None,
-        "created_at": CREATED,
-    }
-    return Outgoing(**(values | changed))
 
 
 def taken(queue: Any) -> list[Any]:

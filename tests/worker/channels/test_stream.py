@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 from redis import Redis
 
-from models.messages import Delivery, Outgoing
-from tests.worker.channels.outgoing import ACCOUNT, CREATED
+from models.messages import Delivery
+from tests.worker.channels.outgoing import ACCOUNT, CREATED, disabled
 from worker.channels import Stream
 
 OUT = "keyturn:out"
@@ -24,18 +24,6 @@ OUT = "keyturn:out"
 def redis(broker_url: str) -> Iterator["Redis"]:
     with Redis.from_url(broker_url, decode_responses=True) as client:
         yield client
-
-
-def disabled(number: int = 1, **changed: Any) -> Outgoing:
-    values: dict[str, Any] = {
-        "id": UUID(int=number),
-        "kind": "key.disabled",
-        "account_id": ACCOUNT,
-        "payload": {"account_id": str(ACCOUNT), "key_ids": [str(UUID(int=1000 + number))]},
-        "recipient": None,
-        "created_at": CREATED,
-    }
-    return Outgoing(**(values | changed))
 
 
 def events(redis: "Redis") -> list[dict[str, Any]]:
