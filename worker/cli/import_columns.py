@@ -39,6 +39,10 @@ _ACTIVE: Final = frozenset({"true", "1", "yes", "active", "enabled", "provisione
 _STOPPED: Final = frozenset(
     {"false", "0", "no", "inactive", "disabled", "suspended", "deprovisioned", "blocked", "deleted"}
 )
+_OTHERWISE: Final = {
+    "text": "the column text is read with --texts, and from a file that is closed to others",
+    "sha256": "the column sha256 is read without --texts",
+}
 _NAME_LIMIT: Final = 500
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _OF_NOTHING: Final = hashlib.sha256(b"").digest()
@@ -60,6 +64,8 @@ class Columns:
         """Refused as `column_unknown`, or as `column_missing` where none of `needed` is there."""
         for place, name in enumerate(names, 1):
             if name not in self.plain and name not in self.ignored and not self._of_identity(name):
+                if self.quiet and name in _OTHERWISE:
+                    raise Refused("column_unknown", _OTHERWISE[name])
                 said = f"column {place}" if self.quiet else f"column {name!r}"
                 known = ", ".join([*self.plain, *self.sources])
                 raise Refused(

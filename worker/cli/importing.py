@@ -182,9 +182,9 @@ def tell(result: Result, *, noun: str, dry_run: bool, json: bool, notes: dict[st
         "lines": told,
         "lines_left_out": count - len(told),
     }
-    would = "Would create" if dry_run else "Created"
+    create, update = ("Would create", "update") if dry_run else ("Created", "updated")
     said = (
-        f"{would} {result.counts['created']:,} {noun}, updated {result.counts['updated']:,}; "
+        f"{create} {result.counts['created']:,} {noun}, {update} {result.counts['updated']:,}; "
         f"{result.counts['unchanged']:,} were there, {result.counts['differs']:,} differ, "
         f"{result.counts['refused']:,} were refused."
     )

@@ -54,12 +54,16 @@ def parse(
         if json:
             raise
         _tell(refusal)
+        if isinstance(refusal, Unreadable):
+            _hint(provider or _provider(source), headers, body)
         raise typer.Exit(failures.REFUSED) from None
     refused = [one for one in results if isinstance(one, Unreadable)]
     output.answer(True, [one for one in results if not isinstance(one, Unreadable)])
     for one in refused:
         _tell(one)
     if refused:
+        if len(refused) == len(results):
+            _hint(provider or _provider(source), headers, body)
         raise typer.Exit(failures.REFUSED)
 
 
@@ -126,6 +130,21 @@ def _guessed(headers: Mapping[str, str], body: bytes) -> str:
     return provider
 
 
+def _provider(source: str | None) -> str:
+    return session.settings().sources[source or ""].provider
+
+
+def _hint(provider: str, headers: Mapping[str, str], body: bytes) -> None:
+    """Of a message of which nothing could be read: whose it looks like, if not the one named."""
+    from worker.intake.providers.guess import provider_of
+
+    if provider == AUTO:
+        return
+    found = provider_of(headers, body)
+    if found is not None and found[0] != provider:
+        output.say(f"keyturn: it looks like a message of {found[0]}: {found[1]}")
+
+
 def _one_of(provider: str, names: Sequence[str]) -> None:
     if provider not in names:
         raise typer.BadParameter(
@@ -141,6 +160,11 @@ def header_of(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
         raise typer.BadParameter("write NAME=VALUE", param_hint="--header")
+    if any(sign.isspace() for sign in name.strip()):
+        raise typer.BadParameter(
+            "a header's name has no blank; write NAME=VALUE, not 'NAME: VALUE'",
+            param_hint="--header",
+        )
     return name.strip().lower(), value
 
 

@@ -148,8 +148,8 @@ def _plan(comparison: Comparison) -> list[str]:
     }
     plan += [f"{whys[why]}: {n:,}.".capitalize() for why, n in comparison.left_alone.items()]
     if unknown := comparison.unknown:
-        lines = ", ".join(map(str, unknown[:SHOWN]))
-        plan.append(f"Lines that name no account here: {len(unknown):,} ({lines} ...).")
+        lines = ", ".join(map(str, unknown[:SHOWN])) + (", ..." if unknown[SHOWN:] else "")
+        plan.append(f"Lines that name no account here: {len(unknown):,} (line {lines}).")
     return plan
 
 

@@ -12,10 +12,11 @@ import structlog
 
 from models import schedule_runs
 from models.base import Database
+from models.errors import Misconfigured
 from models.policy import Policy
 from tasks.running import noted
 from worker import checks, setup
-from worker.intake.accept import source
+from worker.intake.accept import Producer, source
 from worker.intake.amqp import AmqpIntake
 from worker.intake.amqp_queues import Queue
 from worker.intake.stream import StreamIntake
@@ -62,23 +63,40 @@ Transport = Callable[[Callable[[], bool]], None]
 def _transports(settings: Settings, database: Database, beat: "_Heartbeat") -> list[Transport]:
     """Those by which the sources of the settings publish, each for a thread of its own."""
     found: list[Transport] = []
+    usable = usable_sources(settings)
     streams = {
         given.stream: name for name, given in settings.sources.items() if given.stream is not None
     }
     if streams and settings.has_streams:
-        by_stream = {stream: source(settings, name) for stream, name in streams.items()}
+        by_stream = {stream: usable[name] for stream, name in streams.items()}
         consumer = f"intake-{socket.gethostname()}"
         connection = connect(settings.stream_url)
         found.append(StreamIntake(connection, database, by_stream, consumer, beat.part()).run)
     elif streams:
         _tell_of_streams(list(streams.values()))
     queues = [
-        Queue(source(settings, name), given.exchange, given.routing_keys)
+        Queue(usable[name], given.exchange, given.routing_keys)
         for name, given in settings.sources.items()
         if given.exchange is not None
     ]
     if queues:
         found.append(AmqpIntake(settings.amqp_url, database, queues, beat.part()).run)
+    return found
+
+
+def usable_sources(settings: Settings) -> dict[str, Producer]:
+    """Those that something can be received of. Misconfigured names all that cannot be used."""
+    found: dict[str, Producer] = {}
+    faults: list[str] = []
+    for name, given in settings.sources.items():
+        if given.exchange is None and not settings.has_streams:
+            continue
+        try:
+            found[name] = source(settings, name)
+        except Misconfigured as error:
+            faults.append(str(error))
+    if faults:
+        raise Misconfigured("\n".join(faults))
     return found
 
 

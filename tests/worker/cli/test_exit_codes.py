@@ -231,5 +231,5 @@ def test_ctrl_c_is_quiet(bare_cli: Cli, monkeypatch: pytest.MonkeyPatch, secrets
     waits = Path(f"/proc/{running.pid}/wchan")
     eventually(lambda: "pipe" in waits.read_text())
     running.send_signal(signal.SIGINT)
-    out, told = running.communicate(timeout=10)
+    out, told = running.communicate(timeout=30)
     assert (running.returncode, out, told) == (130, b"", b"")

@@ -4,6 +4,9 @@ import base64
 import hashlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 
 from models.key_text import mint
 from models.operator import Operator
+from tests.flows.stack import ROOT
 from tests.worker.cli.conftest import ADA, Cli
 
 BOB, EVE = "bob@example.com", "eve@example.com"
@@ -163,8 +167,10 @@ def test_a_dry_run_of_many_lines_counts_what_the_import_does(cli: Cli) -> None:
 def test_people_see_a_table(cli: Cli) -> None:
     result = cli("accounts", "import", "-", "--format", "csv", stdin="email,role\nx,member\n")
     assert result.exit_code == 3
-    assert "Created 0 accounts" in result.stdout
+    assert "Created 0 accounts, updated 0;" in result.stdout
     assert "email_invalid" in result.stdout
+    tried = cli("accounts", "import", "-", "--format", "csv", "--dry-run", stdin="email,role\n")
+    assert "Would create 0 accounts, update 0;" in tried.stdout
 
 
 @pytest.mark.parametrize(
@@ -219,6 +225,31 @@ def test_an_empty_cell_is_said_to_be_one(cli: Cli) -> None:
         "column_missing",
         "the column email is missing or empty",
     )
+
+
+def test_on_a_terminal_there_is_a_bar(cli: Cli) -> None:
+    Path("users.csv").write_text(
+        "email,role\n" + "".join(f"a{number}@example.com,member\n" for number in range(1200))
+    )
+    ours, theirs = pty.openpty()
+    importing = subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", "accounts", "import", "users.csv"],
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # Linux says so where the other end is closed
+        pass
+    os.close(ours)
+    out, _ = importing.communicate(timeout=30)
+    assert b"Created 1,200 accounts" in out
+    assert "━" in shown.decode()
+    assert "1,200 lines" in shown.decode()
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -359,6 +390,15 @@ def test_wrong_keys_are_told_by_number_and_never_repeated(cli: Cli) -> None:
     assert CANARY not in without_heading.output
 
 
+def test_the_other_form_of_a_key_is_told_how_to_be_read(cli: Cli) -> None:
+    command = ("keys", "import", "-", "--format", "csv")
+    told = cli(*command, stdin="text,email\nlegacy-key-0001-abcdefgh,ada@example.com\n")
+    assert (told.exit_code, "is read with --texts" in told.stderr) == (3, True)
+    assert "legacy" not in told.output
+    told = cli(*command, "--texts", stdin="sha256,email\n")
+    assert (told.exit_code, "is read without --texts" in told.stderr) == (3, True)
+
+
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 64, sha(""), "A" * 44, "0" * 63])
 def test_a_digest_that_is_none_is_refused(cli: Cli, digest: str) -> None:
     file = f"sha256,email,role,expires_at\n{digest},{ADA},member,{END}\n"
@@ -400,6 +440,16 @@ def test_an_export_is_compared_shown_and_applied(cli: Cli) -> None:
     file = exported({"00u1": "ACTIVE", "00u2": "ACTIVE"})
     assert cli.json(*command, file, "--yes")["applied"] == {"done": 1}
     assert cli.json("accounts", "show", BOB)["holds"] == []
+
+
+def test_lines_that_name_nobody_are_told_by_their_numbers(cli: Cli) -> None:
+    command = reconciled(cli)
+    states = {"00u1": "ACTIVE", "00u2": "ACTIVE", "elsewhere": "ACTIVE"}
+    assert "name no account here: 1 (line 4)." in cli.ok(*command, exported(states))
+    states |= {f"elsewhere-{n}": "ACTIVE" for n in range(20)}
+    told = cli.ok(*command, exported(states))
+    assert "name no account here: 21 (line 4, 5, 6," in told
+    assert told.rstrip().endswith(", 23, ...).\nNothing differs.")
 
 
 def test_an_export_from_before_the_last_event_changes_nothing(cli: Cli) -> None:

@@ -118,6 +118,30 @@ def test_how_it_is_to_be_used(nothing_set: Cli, options: list[str]) -> None:
     assert (told.exit_code, told.stdout) == (2, "")
 
 
+def test_a_header_as_http_writes_it_is_told_from_one_as_the_option_wants_it(
+    nothing_set: Cli,
+) -> None:
+    header = ("--header", "X-Hub-Signature-256: sha256=00")
+    told = nothing_set("events", "parse", "-", "--provider", "github", *header, stdin=b"{}")
+    assert told.exit_code == 2
+    assert "a header's name has no blank" in " ".join(told.stderr.split())
+
+
+BLOCKED = b'{"action": "blocked", "blocked_user": {"id": 1}, "organization": {"login": "o"}}'
+
+
+def test_whose_message_it_looks_like_is_told_where_another_was_named(bare_cli: Cli) -> None:
+    Path("keyturn.toml").write_text('[sources.hub]\nprovider = "okta"\nstream = "hub"\n')
+    header = ("--header", "X-GitHub-Event=org_block")
+    for named in (("--provider", "okta"), ("--source", "hub")):
+        told = bare_cli("events", "parse", "-", *named, *header, stdin=BLOCKED)
+        assert told.exit_code == 3
+        assert "looks like a message of github: it has the header x-github-event" in told.stderr
+    told = bare_cli("events", "parse", "-", "--provider", "github", *header, stdin=b"{")
+    assert told.exit_code == 3
+    assert "looks like" not in told.stderr
+
+
 def test_a_source_of_the_settings(bare_cli: Cli) -> None:
     Path("keyturn.toml").write_text(
         '[sources.gl]\nprovider = "gitlab"\nstream = "gl"\n'

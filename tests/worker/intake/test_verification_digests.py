@@ -154,6 +154,28 @@ def test_a_signature_of_ones_own(idp: Site, digest: str, encoding: str) -> None:
     assert why(verify, headers | {"x-time": "yesterday"}, BODY, arrived=NOW)
 
 
+@pytest.mark.parametrize(
+    ("members", "written"),
+    [
+        ("", base64.b64encode(hmac.digest(SECRET.encode(), BODY, "sha256")).decode()),
+        ("", hmac.digest(SECRET.encode(), BODY, "sha512").hex()),
+        ("", hexed(SECRET, BODY)[:-1]),
+        ('encoding = "base64"', hexed(SECRET, BODY)),
+        ('digest = "sha512"', hexed(SECRET, BODY)),
+    ],
+)
+def test_a_signature_written_otherwise_is_not_called_wrong(
+    idp: Site, members: str, written: str
+) -> None:
+    idp.secret(1, SECRET)
+    verify = idp.verifier(f'scheme = "hmac"\nheader = "X-Sig"\n{members}')
+    told = str(why(verify, {"x-sig": written}, BODY))
+    assert "correct `digest` or `encoding`" in told
+    assert "the signature is wrong" in str(
+        why(idp.verifier('scheme = "keycloak"'), {"x-keycloak-signature": "0" * 64}, BODY)
+    )
+
+
 def test_a_body_that_looks_like_a_template_is_signed_as_it_is(idp: Site) -> None:
     idp.secret(1, SECRET)
     body = b"{body}{timestamp}{secret}"
@@ -304,7 +326,9 @@ def test_a_secret_of_another_source_is_not_ours(idp: Site) -> None:
 
 def test_a_secret_shows_nowhere(idp: Site) -> None:
     idp.secret(1, "not base64, but hush-hush")
-    with pytest.raises(Misconfigured, match="none of Standard Webhooks") as refusal:
+    with pytest.raises(
+        Misconfigured, match="a secret of source idp is none of Standard Webhooks"
+    ) as refusal:
         idp.verifier('scheme = "svix"')
     verify = idp.verifier('scheme = "okta"')
     message = why(verify, {"authorization": "hush-guess"}, BODY)

@@ -101,7 +101,8 @@ def test_a_signed_webhook_cuts_an_account_off_and_a_forged_one_does_not(
     assert [reason.split(";")[0].split(" (")[0] for reason in reasons(database)] == [
         "unverified: the signature is wrong: the message was altered, or signed with another "
         "secret",
-        "unverified: the header workos-signature is missing: have the relay pass it on",
+        "unverified: the header workos-signature is missing: have the relay pass it on, or correct "
+        "its name in the source's proof",
         "no_body: the entry has no field `body`: XADD STREAM * body '{...}'",
         "unverified: the signature is older than 5m",
         "bad_envelope: the relay's envelope cannot be opened: `body_b64` is not base64",

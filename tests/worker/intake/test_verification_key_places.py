@@ -147,3 +147,13 @@ def test_an_unusable_file_of_keys_is_refused_at_the_start(
     spoil(Path(json.loads(keys)))
     with pytest.raises(Misconfigured, match=fault):
         jws(idp, keys)
+
+
+def test_a_file_that_is_missing_is_named_with_its_source_and_its_directory(
+    idp: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path without a directory is in the working directory, which is not always the expected."""
+    monkeypatch.chdir(idp.place)
+    with pytest.raises(Misconfigured, match="of source idp in") as refusal:
+        jws(idp, '"jwks.json"')
+    assert str(idp.place / "jwks.json") in str(refusal.value)

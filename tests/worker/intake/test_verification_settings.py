@@ -12,6 +12,7 @@ from models.errors import Misconfigured
 from tests.compose_file import ROOT
 from tests.worker.intake.proofs import Site, hexed, why
 from worker.intake import accept, verification
+from worker.intake import main as intake
 from worker.intake.verification import TRANSPORT
 from worker.setting_proofs import PRESETS, PROOFS, SCHEMES
 from worker.settings import Settings, load_settings
@@ -96,6 +97,26 @@ def test_a_message_at_hand_is_verified_by_a_sources_settings(idp: Site) -> None:
     verification.verify(settings, "idp", {"x-gitlab-token": "0123456789abcdef"}, b"{}")
     with pytest.raises(verification.Unverified):
         verification.verify(settings, "idp", {"x-gitlab-token": "another, also long"}, b"{}")
+
+
+def test_all_sources_that_cannot_be_used_are_told_at_once(idp: Site) -> None:
+    """Else a person mends one, starts intake, and learns of the next."""
+    text = 'broker_url = "redis://127.0.0.1:6379/0"\n' + "".join(
+        f'[sources.{name}]\nprovider = "github"\nstream = "in:{name}"\n'
+        f'[sources.{name}.proof]\nscheme = "github"\n'
+        for name in ("first", "idp", "last")
+    )
+    settings = loaded(idp, text)
+    idp.secret(1, "0123456789abcdef")
+    with pytest.raises(Misconfigured) as refusal:
+        intake.usable_sources(settings)
+    told = str(refusal.value).splitlines()
+    assert [line.partition(" has no secret")[0] for line in told] == ["source first", "source last"]
+    for name in ("first", "last"):
+        path = idp.secrets / f"source-{name}-1"
+        path.touch(0o600)
+        path.write_text("0123456789abcdef")
+    assert set(intake.usable_sources(settings)) == {"first", "idp", "last"}
 
 
 # --- the tables of the documentation

@@ -61,6 +61,11 @@ class HmacVerifier:
             key = _filled(proof.key, values | {"{secret}": secret})
             due.append(self._written(hmac.digest(key, signed, proof.digest)))
         given = [one.lower() if proof.encoding == "hex" else one for one in signatures]
+        if all(len(one) != len(due[0]) for one in given):
+            raise Unverified(
+                f"the header {proof.header} holds no {proof.digest} in {proof.encoding}: if its "
+                "producer signs otherwise, correct `digest` or `encoding` in the source's proof"
+            )
         if not any(_any_equal(one, due) for one in given):
             raise Unverified(_WRONG)
         if time:
@@ -109,8 +114,8 @@ class StandardVerifier:
         self._secrets = secrets
         if not all(map(_standard_key, secrets.all())):
             raise Misconfigured(
-                f"{secrets!r}: one is none of Standard Webhooks, which begin with whsec_, base64 "
-                "after that; put it into its file as the producer shows it"
+                f"a secret of source {secrets.source} is none of Standard Webhooks, which begin "
+                "with whsec_, base64 after that; put it into its file as the producer shows it"
             )
 
     def __call__(self, message: Message) -> None:

@@ -43,7 +43,10 @@ class Message:
         """A header's value; Unverified where there is none."""
         found = self.headers.get(name, "").strip()
         if not found:
-            raise Unverified(f"the header {name} is missing: have the relay pass it on")
+            raise Unverified(
+                f"the header {name} is missing: have the relay pass it on, or correct its name in "
+                "the source's proof"
+            )
         return found
 
 

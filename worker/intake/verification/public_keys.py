@@ -45,6 +45,7 @@ class PublicKeys(Generic[Keys]):
         self._place = place
         self._parse = parse
         self._is_url = "://" in place
+        self._path = Path(place).expanduser().absolute()
         self._keys: Keys | None = None
         self._tried = self._had = float("-inf")
         self._lock = Lock()
@@ -82,7 +83,7 @@ class PublicKeys(Generic[Keys]):
             log.error("alarm", alarm="source_keys_unusable", source=self._source, error=str(error))
 
     def _read(self) -> Keys:
-        raw = fetch(self._place) if self._is_url else _file(Path(self._place))
+        raw = fetch(self._place) if self._is_url else _file(self._path, self._source)
         try:
             return self._parse(raw)
         except (ValueError, RecursionError) as error:
@@ -90,10 +91,10 @@ class PublicKeys(Generic[Keys]):
             raise (FetchFailed(why) if self._is_url else Misconfigured(why)) from None
 
 
-def _file(path: Path) -> bytes:
+def _file(path: Path, source: str) -> bytes:
     """A file that nobody else may write; others may read it."""
     try:
-        descriptor = os.open(path.expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -111,5 +112,6 @@ def _file(path: Path) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise Misconfigured(
-            f"cannot read the public keys in {path} ({error.strerror}): correct the path"
+            f"cannot read the public keys of source {source} in {path} ({error.strerror}): correct "
+            "the path in its proof"
         ) from None

@@ -28,7 +28,7 @@ class SharedSecrets:
 
     def __init__(self, source: str, directory: Path, files: Sequence[Path] = ()) -> None:
         """Reads them; Misconfigured where there is none, or one is short or open to others."""
-        self._source = source
+        self.source = source
         self._directory = directory
         self._named = [directory / path for path in files]
         self._pattern = re.compile(rf"source-{re.escape(source)}-[1-9][0-9]{{0,8}}")
@@ -38,7 +38,7 @@ class SharedSecrets:
         self._looking = Lock()
 
     def __repr__(self) -> str:
-        return f"<SharedSecrets of {self._source}>"
+        return f"<SharedSecrets of {self.source}>"
 
     def all(self) -> tuple[bytes, ...]:
         """The secrets, at least one."""
@@ -58,7 +58,7 @@ class SharedSecrets:
             self._secrets = self._read()
             self._mark = mark
         except (Misconfigured, OSError) as error:
-            log.warning("source_secrets_unusable", source=self._source, error=str(error))
+            log.warning("source_secrets_unusable", source=self.source, error=str(error))
 
     def _paths(self) -> list[Path]:
         if self._named:
@@ -68,7 +68,7 @@ class SharedSecrets:
         except OSError as error:
             raise Misconfigured(
                 f"cannot list {self._directory} ({error.strerror}), where the secrets of source "
-                f"{self._source} should be"
+                f"{self.source} should be"
             ) from None
         return [path for path in found if self._pattern.fullmatch(path.name)]
 
@@ -79,9 +79,9 @@ class SharedSecrets:
     def _read(self) -> tuple[bytes, ...]:
         paths = self._paths()
         if not paths:
-            path = self._directory / f"source-{self._source}-1"
+            path = self._directory / f"source-{self.source}-1"
             raise Misconfigured(
-                f"source {self._source} has no secret: put the one that its producer shares with "
+                f"source {self.source} has no secret: put the one that its producer shares with "
                 f"you into {path} (`(umask 077; cat > {path})`)"
             )
         if not self._named:
