@@ -6,9 +6,11 @@ locked, the worker comes to wait for it, and is killed there.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import pytest
 
+from models import TimeUnit
 from models.operator import Operator
 from tests.eventually import eventually
 from tests.flows.invariants import assert_invariants
@@ -93,6 +95,46 @@ def test_the_life_of_a_key(stack: Stack, operator: Operator, killed: bool) -> No
     assert operator.verify(new).valid
     one_effect_each(operator, account["id"])
     assert_invariants(operator)
+
+
+def test_a_tenant_from_its_producer_to_the_keys_of_its_members(
+    stack: Stack, operator: Operator
+) -> None:
+    """One event stops the keys of all who are in it, of whoever comes later too; one lifts that."""
+    stack.keyturn("tenants", "create", "Acme", "--identity", "native:acme")
+    first = key_of(operator, "first@example.com", tenant="Acme")
+    late = key_of(operator, "late@example.com")
+    other = key_of(operator, "other@example.com")
+    stack.xadd("keyturn:in", type="tenant.disabled", tenant="acme", sequence="1", id="acme-1")
+    eventually(lambda: operator.verify(first.text).reason == "account_held", within=SOON)
+    assert stack.keyturn("tenants", "join", "Acme", "late@example.com")["held"] is True
+    assert operator.verify(late.text).reason == "account_held"
+    assert operator.verify(other.text).valid
+    both = (first, late)
+    eventually(lambda: {operator.key(key.id).status for key in both} == {"disabled"}, within=SOON)
+    eventually(lambda: all(announced(stack, "key.disabled", key.id) for key in both), within=SOON)
+
+    stack.xadd("keyturn:in", type="tenant.enabled", tenant="acme", sequence="2", id="acme-2")
+    eventually(lambda: all(operator.verify(key.text).valid for key in both), within=SOON)
+    eventually(lambda: {operator.key(key.id).status for key in both} == {"active"}, within=SOON)
+    eventually(lambda: all(announced(stack, "key.enabled", key.id) for key in both), within=SOON)
+    assert operator.key(other.id).version == 1
+    assert_invariants(operator)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of an account of its own."""
+
+    id: str
+    text: str
+
+
+def key_of(operator: Operator, email: str, tenant: str | None = None) -> Key:
+    """A new account with one key."""
+    operator.create_account(email, "member", tenant=tenant)
+    made = operator.create_api_key("one", email, "member", 1, TimeUnit.DAY)
+    return Key(str(made.id), made.text.reveal())
 
 
 def announced(stack: Stack, kind: str, key_id: str) -> bool:

@@ -54,13 +54,19 @@ def create(
             metavar="SOURCE:VALUE", help="Its id at a producer of events; may be repeated."
         ),
     ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="TENANT", help="The tenant that it is in: name or id.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Add an account. Events that waited for it are applied at once."""
+    """Add an account. Events that waited for it are applied at once.
+
+    In a tenant that is held it is held from the start.
+    """
     settings = session.settings()
     subjects = [_subject(settings, one, "--identity") for one in identity or ()]
     with session.operator(settings) as client:
-        account = client.create_account(email, role, name=name, identities=subjects)
+        account = client.create_account(email, role, name=name, identities=subjects, tenant=tenant)
         tell(client, account, json)
 
 

@@ -122,8 +122,12 @@ app.command()(publishing.publish)
 @app.command()
 def send(
     type: Annotated[str, typer.Argument(metavar="TYPE", help="account.disabled, .enabled, ...")],
-    account: Annotated[
-        str, typer.Argument(metavar="ACCOUNT", help="E-mail address, id, or a producer's id.")
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACCOUNT",
+            help="E-mail address, id, or a producer's id; a producer's id of a tenant.",
+        ),
     ],
     id: Annotated[
         str | None, typer.Option(metavar="ID", help="Its own id: sent twice, it counts once.")
@@ -140,12 +144,15 @@ def send(
     """Publish an account event, as a producer does.
 
     It goes to the stream of the native source; where there are no streams (RabbitMQ), as the task
-    account.event. Types: account.disabled, account.enabled, account.deleted, account.compromised.
-    It takes effect when intake and a worker run.
+    account.event. Types: account.disabled, account.enabled, account.deleted, account.compromised,
+    and the same of a tenant: tenant.disabled and so on. It takes effect when intake and a worker
+    run.
     """
+    from worker.intake.providers.native import subject_field
+
     given = {
         "type": type,
-        "account": account,
+        subject_field(type): subject,
         "id": id,
         "at": at,
         "sequence": sequence,

@@ -34,6 +34,20 @@ def test_an_account_with_the_names_that_producers_have_for_it(cli: Cli) -> None:
     assert "00u1" in cli.ok("accounts", "show", "bob@example.com")
 
 
+def test_an_account_in_a_tenant_from_the_start(cli: Cli) -> None:
+    acme = cli.json("tenants", "create", "Acme")
+    cli.ok("tenants", "disable", "Acme", "--yes")
+    for number, named in enumerate(("Acme", acme["id"])):
+        made = cli.json(
+            *("accounts", "create", f"b{number}@example.com", "--role", "viewer"),
+            *("--tenant", named),
+        )
+        assert (made["tenant"], made["held"], made["holds"]) == ("Acme", True, [])
+    one_more = ("accounts", "create", "c@example.com", "--role", "viewer", "--tenant", "Akme")
+    assert cli.refusal(*one_more) == "tenant_unknown"
+    assert cli.refusal("accounts", "show", "c@example.com") == "user_unknown"
+
+
 def test_an_identity_names_a_known_source(cli: Cli) -> None:
     for wrong in ("okta", "okta:", ":00u1", "otka:00u1"):
         told = cli("accounts", "create", "b@example.com", "--role", "member", "--identity", wrong)

@@ -87,9 +87,17 @@ def test_send_publishes_what_the_native_adapter_reads(cli: Cli, broker_url: str)
     assert first.subject.value == ADA
 
 
+def test_send_of_a_tenant(cli: Cli, broker_url: str) -> None:
+    cli.ok("events", "send", "tenant.disabled", "acme")
+    with redis.Redis.from_url(broker_url) as server:
+        [(_, fields)] = server.xrange("keyturn:in")
+    assert fields == {b"type": b"tenant.disabled", b"tenant": b"acme"}
+
+
 UNREADABLE = [
     ["account.exploded", ADA],
     ["account.disabled", ""],
+    ["tenant.disabled", ""],
     ["account.disabled", "a,b@example.com"],
     ["account.disabled", ADA, "--at", "2026-02-30"],
     ["account.disabled", ADA, "--at", "2026-02-30T00:00:00Z"],
@@ -99,7 +107,7 @@ UNREADABLE = [
 
 
 def test_send_publishes_nothing_that_cannot_be_read(cli: Cli, broker_url: str) -> None:
-    assert [cli("events", "send", *wrong).exit_code for wrong in UNREADABLE] == [2] * 7
+    assert [cli("events", "send", *wrong).exit_code for wrong in UNREADABLE] == [2] * 8
     with redis.Redis.from_url(broker_url) as server:
         assert server.xlen("keyturn:in") == 0
 

@@ -26,6 +26,7 @@ FIXTURE_MEANINGS = [
     ("auth0", "auth0-stream-updated", [f"disabled state {AUTH0}"]),
     ("auth0", "auth0-log-blocked", [f"disabled transition {AUTH0}"]),
     ("workos", "workos-user-updated", [f"disabled transition {WORKOS}"]),
+    ("workos", "workos-directory-deleted", ["none hint tenant:directory_42"]),
     ("workos", "workos-user-deleted",
      ["deleted transition opaque:directory_user_42 email:ada@example.com"]),
     ("clerk", "clerk-user-updated", ["disabled state opaque:user_42 email:ada@example.com"]),

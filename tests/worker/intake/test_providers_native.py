@@ -125,9 +125,52 @@ def test_the_four_types(name: str) -> None:
     assert read(type=f"account.{name}").action == name
 
 
+@pytest.mark.parametrize("name", ["disabled", "enabled", "deleted", "compromised"])
+def test_the_same_of_a_tenant(name: str) -> None:
+    event = read(type=f"tenant.{name}", tenant="Acme 7", sequence=3)
+    assert event.action == name
+    assert event.subject == Subject(format="tenant", value="Acme 7")
+    by_hand = {b"type": f"tenant.{name}".encode(), b"tenant": b"Acme 7", b"sequence": b"3"}
+    assert from_fields(by_hand) == [event]
+
+
+def test_a_cloudevents_subject_is_the_tenant_where_data_names_none() -> None:
+    envelope = {"specversion": "1.0", "type": "tenant.disabled", "id": "1", "subject": "acme"}
+    acme, other = Subject(format="tenant", value="acme"), Subject(format="tenant", value="other")
+    assert only(parse({}, json.dumps(envelope).encode())).subject == acme
+    envelope["data"] = {"tenant": "other", "account": "ada@example.com"}  # type: ignore[assignment]
+    assert only(parse({}, json.dumps(envelope).encode())).subject == other
+
+
+def test_the_type_says_whether_a_tenant_is_meant() -> None:
+    """What stands beside it, of the other kind, is for information: no account is a tenant."""
+    assert read(tenant="acme") == read()
+    for name, mend in (("tenant.disabled", "account.*"), ("account.disabled", "tenant.*")):
+        given = {"account": "acme"} if name == "tenant.disabled" else {"tenant": "acme"}
+        refused = refusal(**{"type": name, "account": None, **given})
+        assert refused.code == f"missing_{name.partition('.')[0]}"
+        assert mend in refused.message
+
+
+@pytest.mark.parametrize(
+    ("tenant", "code"),
+    [
+        (None, "missing_tenant"),
+        (" ", "missing_tenant"),
+        (True, "wrong_type"),
+        ({"id": 1}, "wrong_type"),
+        ("a\0b", "bad_characters"),
+        ("x" * 513, "too_long"),
+    ],
+)
+def test_what_names_no_tenant(tenant: Any, code: str) -> None:
+    assert refusal(type="tenant.disabled", account=None, tenant=tenant).code == code
+
+
 @pytest.mark.parametrize(
     ("type_", "code"),
     [
+        ("tenant.suspended", "unknown_type"),
         ("account.suspended", "unknown_type"),
         ("Account.Disabled", "unknown_type"),
         ("account.disabled ", "unknown_type"),

@@ -41,9 +41,14 @@ def signal(kind: str, at: int, tenant: dict[str, str]) -> Any:
     }
 
 
+def plain(kind: str, sequence: int) -> Any:
+    return {"type": f"tenant.{kind}", "tenant": "acme", "sequence": sequence}
+
+
 OPAQUE = {"format": "opaque", "id": "acme"}
 ISSUED = {"format": "iss_sub", "iss": "https://login.example.com/", "sub": "acme"}
 HISTORIES = [
+    ("native", ("native", "acme"), [plain("disabled", 1), plain("enabled", 2)]),
     ("github", ("github", "7001"), [suspension("suspend"), suspension("unsuspend")]),
     (
         "zitadel",
@@ -73,7 +78,7 @@ def world(database_url: str) -> Iterator[World]:
 @pytest.mark.parametrize(
     ("provider", "known_as", "messages"),
     HISTORIES,
-    ids=["github", "zitadel", "ssf", "ssf with an issuer"],
+    ids=["native", "github", "zitadel", "ssf", "ssf with an issuer"],
 )
 def test_a_tenant_is_cut_and_freed(
     world: World, provider: str, known_as: tuple[str, str], messages: list[Any]

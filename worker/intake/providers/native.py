@@ -1,9 +1,10 @@
 """Keyturn's own event: typed by hand into a stream, as a JSON object, or as a CloudEvent.
 
-`type` is account.disabled, .enabled, .deleted or .compromised, or key.leaked. `account` is an
-e-mail address, an account id of ours (a UUID), or the producer's own id. Without `id` and `at` each
-delivery is an event of its own. `sequence` or `at` put the events of one account in order. A leaked
-key is named by `digest` alone: SHA-256 of its text, in hexadecimal digits.
+`type` is account.disabled, .enabled, .deleted or .compromised, tenant. with the same four, or
+key.leaked. `account` is an e-mail address, an account id of ours (a UUID), or the producer's own
+id; `tenant` is the producer's own id of one. Without `id` and `at` each delivery is an event of its
+own. `sequence` or `at` put the events of one account or tenant in order. A leaked key is named by
+`digest` alone: SHA-256 of its text, in hexadecimal digits.
 """
 
 import re
@@ -22,12 +23,22 @@ ACTIONS = {
     "account.enabled": Action.ENABLED,
     "account.deleted": Action.DELETED,
     "account.compromised": Action.COMPROMISED,
+    "tenant.disabled": Action.DISABLED,
+    "tenant.enabled": Action.ENABLED,
+    "tenant.deleted": Action.DELETED,
+    "tenant.compromised": Action.COMPROMISED,
     "key.leaked": Action.KEY_LEAKED,
 }
 
 _SEND_ONE_OF = f"send one of {', '.join(ACTIONS)}"
 
-FIELDS = ("type", "account", "digest", "id", "at", "sequence", "reason", "actor")
+FIELDS = ("type", "account", "tenant", "digest", "id", "at", "sequence", "reason", "actor")
+
+_OTHERWISE = {
+    "account": ("tenant", "send the account's e-mail address or its id"),
+    "tenant": ("account", "send your id of the tenant, as `keyturn tenants link` has it"),
+}
+"""What may stand there by mistake, and what to send."""
 
 _FOR_INFORMATION = {"reason", "actor"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -61,7 +72,7 @@ def _decoded(fields: Mapping[bytes, bytes], name: str) -> str | None:
 def _from_cloudevent(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """The members of a CloudEvent as if they had been sent plainly.
 
-    `data.account` wins over `subject`, since a subject may be a path of the producer's.
+    `data.account` or `data.tenant` wins over `subject`, which may be a path of the producer's.
     """
     if envelope["specversion"] != "1.0":
         raise Unreadable("unknown_version", "specversion must be 1.0; send CloudEvents 1.0")
@@ -69,8 +80,9 @@ def _from_cloudevent(envelope: Mapping[str, Any]) -> dict[str, Any]:
     if data is not None and not isinstance(data, dict):
         raise Unreadable("not_an_object", "data must be a JSON object; send it with account")
     plain = {name: (data or {}).get(name) for name in FIELDS}
-    if plain["account"] is None:
-        plain["account"] = envelope.get("subject")
+    for name in ("account", "tenant"):
+        if plain[name] is None:
+            plain[name] = envelope.get("subject")
     if plain["sequence"] is None:
         plain["sequence"] = envelope.get("sequence")
     return {**plain, "type": envelope.get("type"), "id": envelope.get("id"),
@@ -87,7 +99,7 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
     leaked = action is Action.KEY_LEAKED
     return AccountEvent(
         action=action,
-        subject=None if leaked else _subject(message.get("account")),
+        subject=None if leaked else _subject(message, raw_type),
         key_digest=values.sha256(message.get("digest")) if leaked else None,
         occurred_at=values.instant(message.get("at"), "at"),
         sequence=values.sequence(message.get("sequence")),
@@ -98,14 +110,26 @@ def _event(message: Mapping[str, Any]) -> AccountEvent:
     )
 
 
-def _subject(value: Any) -> Subject:
+def subject_field(raw_type: str) -> str:
+    """The field that says whom an event of this type is about."""
+    return "tenant" if raw_type.startswith("tenant.") else "account"
+
+
+def _subject(message: Mapping[str, Any], raw_type: str) -> Subject:
+    """Whom the type is about. A tenant beside an account is for information, and the reverse."""
+    wanted = subject_field(raw_type)
+    other, mend = _OTHERWISE[wanted]
+    if message.get(other):
+        mend += f"; an event about the {other} has a type {other}.*"
+    named = values.needed_text(message.get(wanted), wanted, f"missing_{wanted}", mend)
+    return Subject(format="tenant", value=named) if wanted == "tenant" else _account(named)
+
+
+def _account(account: str) -> Subject:
     """An e-mail address, an account id of ours, or the producer's own id.
 
     A producer's own ids may be UUIDs too, so a UUID that is no account of ours is tried as that.
     """
-    account = values.needed_text(
-        value, "account", "missing_account", "send the account's e-mail address or its id"
-    )
     if "@" in account:
         try:
             return Subject(format="email", value=normalise_email(account))
