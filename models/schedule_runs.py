@@ -34,7 +34,7 @@ def mark_rung(tx: Tx, jobs: Iterable[str]) -> list[str]:
         INSERT INTO keyturn.schedule_runs AS s (job, rung_at)
         SELECT job, :now FROM unnest(CAST(:jobs AS text[])) AS job ORDER BY job
         ON CONFLICT (job) DO UPDATE SET rung_at = :now
-        WHERE s.rung_at IS NULL OR s.rung_at < :now - :lost
+        WHERE s.rung_at IS NULL OR s.rung_at < :now - :lost OR s.rung_at > :now + :lost
         RETURNING job
         """,
         jobs=sorted(jobs),
@@ -44,12 +44,15 @@ def mark_rung(tx: Tx, jobs: Iterable[str]) -> list[str]:
 
 
 def due(tx: Tx, schedule: Mapping[str, timedelta]) -> list[str]:
-    """The flows whose time has come: their last run started longer ago than they may rest."""
+    """The flows whose time has come: their last run started longer ago than they may rest.
+
+    Or it started in times to come, by a clock that was put right since.
+    """
     rows = tx.execute(
         """
         SELECT f.job FROM unnest(CAST(:jobs AS text[]), CAST(:rests AS interval[])) AS f (job, rest)
         LEFT JOIN keyturn.schedule_runs s USING (job)
-        WHERE s.started_at IS NULL OR s.started_at + f.rest <= :now
+        WHERE s.started_at IS NULL OR s.started_at + f.rest <= :now OR s.started_at > :now + f.rest
         ORDER BY f.job
         """,
         jobs=list(schedule),
@@ -59,7 +62,10 @@ def due(tx: Tx, schedule: Mapping[str, timedelta]) -> list[str]:
 
 
 def begin(tx: Tx, job: str, policy: Policy, *, exclusive: bool) -> int | None:
-    """Note that a run starts; returns its fence, or None where another run holds the lease."""
+    """Note that a run starts; returns its fence, or None where another run holds the lease.
+
+    A lease that was given by a clock far ahead of the present one is nobody's.
+    """
     fence: int | None = tx.scalar(
         """
         INSERT INTO keyturn.schedule_runs AS s (job, started_at, lease_until, fence)
@@ -67,6 +73,7 @@ def begin(tx: Tx, job: str, policy: Policy, *, exclusive: bool) -> int | None:
         ON CONFLICT (job) DO UPDATE SET
             rung_at = NULL, started_at = :now, lease_until = :now + :lease, fence = s.fence + 1
         WHERE NOT :exclusive OR s.lease_until IS NULL OR s.lease_until <= :now
+            OR s.started_at > :now + :lease
         RETURNING fence
         """,
         job=job,

@@ -12,7 +12,7 @@ def settle_held(run: Runtime) -> int:
     return settled + run.batches(lambda tx: settle.tenants(tx, run.policy), "keys.settle")
 
 
-@flow("keys.expire_due", exclusive=False)
+@flow("keys.expire_due", exclusive=False, destructive=True)
 def expire_due(run: Runtime) -> int:
     """Mark keys whose validity has ended; `verify` has refused them since that moment."""
     expired = run.batches(lambda tx: settle.due(tx, run.policy), "keys.expire_due")

@@ -263,6 +263,49 @@ def test_nothing_is_deleted_while_a_clock_is_suspect(world: World, jump: timedel
     assert "jumped" in (last_run(world).error or "")
 
 
+def test_no_key_is_marked_as_expired_while_a_clock_is_suspect(frozen: World) -> None:
+    """Expired is for ever: a clock that is put right again must find the keys as they were."""
+    with freeze_time(EPOCH) as clock:
+        frozen.account()
+        key, text = frozen.key()
+        clock.tick(timedelta(days=400))
+        suspect = ClockGuard(broker_time=lambda: EPOCH)
+        assert run(tasks.flows()["keys.expire_due"], runtime(frozen, clock=suspect)) == 0
+        assert "differ" in (last_run(frozen, "keys.expire_due").error or "")
+        assert frozen.verify(text).reason == "expired"
+        clock.move_to(EPOCH + timedelta(days=1))
+        assert frozen.verify(text).valid
+        assert frozen.status(key) == "active"
+        clock.tick(timedelta(days=400))
+        assert run(tasks.flows()["keys.expire_due"], runtime(frozen)) == 1
+
+
+def test_the_schedule_goes_on_when_a_clock_that_was_ahead_is_put_right(frozen: World) -> None:
+    """What was started, rung for and leased by the wrong clock holds nobody up."""
+    rests = {"test.flow": timedelta(seconds=5)}
+    found: dict[str, list[object]] = {"due": [], "rung": [], "begun": []}
+
+    def ask() -> None:
+        database, policy = frozen.database, frozen.policy
+        found["due"].append(database.run(lambda tx: schedule_runs.due(tx, rests)))
+        found["rung"].append(database.run(lambda tx: schedule_runs.mark_rung(tx, ["test.rung"])))
+        found["begun"].append(
+            database.run(lambda tx: schedule_runs.begin(tx, "test.flow", policy, exclusive=True))
+        )
+
+    with freeze_time(EPOCH + timedelta(days=400)) as clock:
+        ask()
+        ask()
+        clock.move_to(EPOCH)
+        ask()
+        ask()
+    assert found == {
+        "due": [["test.flow"], [], ["test.flow"], []],
+        "rung": [["test.rung"], [], ["test.rung"], []],
+        "begun": [1, None, 2, None],
+    }
+
+
 def test_a_broker_that_disagrees_makes_the_clock_suspect(world: World) -> None:
     clocks = Clocks()
     guard = ClockGuard(lambda: clocks.broker, lambda: clocks.seconds)
