@@ -125,7 +125,7 @@ def check(tx: Tx, name: str, policy: Policy) -> Operation:
         raise Refused("plan_cancelled", f"the plan was cancelled; {again}")
     if found.state == "planned":
         if not found.keys:
-            raise Refused("plan_empty", "the plan has no keys to rotate; see why they are left out")
+            raise Refused("plan_empty", _empty(found))
         grown = _grown(tx, found, policy)
         if grown > policy.plan_growth * found.keys:
             raise Refused(
@@ -268,6 +268,13 @@ def _not_running(found: Operation) -> Refused:
     }
     mend = mends.get(found.state, "there is nothing to do")
     return Refused("plan_not_running", f"the plan is {found.state}: {mend}")
+
+
+def _empty(found: Operation) -> str:
+    if found.left_out:
+        why = f"`keyturn rotations show {found.id}` says why each is left out"
+        return f"the plan has no keys to rotate; {why}"
+    return "the plan has no keys to rotate: there was none that its options choose"
 
 
 def _check_role(tx: Tx, name: str) -> None:

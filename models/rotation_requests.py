@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from . import api_keys, hand_overs, roles
@@ -23,6 +24,9 @@ from .rotation_rules import Complete, Reason, Rotation, claim_deadline
 from .rotation_steps import bring_up_to_date, note, take
 from .sealing import Sealer
 from .tables import ROTATION_OPEN, one_of
+
+MOST_CHARACTERS: Final = 200
+"""Of an idempotency key: a unique index holds it, whose entries have at most 2,704 bytes."""
 
 _RELATED = f"""
     (r.family_id = k.family_id AND r.{one_of("state", ROTATION_OPEN)})
@@ -80,6 +84,19 @@ class Asked:
     idempotency_key: str | None = None
     operation_id: UUID | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse (`idempotency_key_invalid`) what cannot be kept, and the empty key of a script
+        whose variable is not set: all its requests would be the same."""
+        key = self.idempotency_key
+        if key is None:
+            return
+        if not (isinstance(key, str) and 0 < len(key) <= MOST_CHARACTERS and key.isprintable()):
+            raise Refused(
+                "idempotency_key_invalid",
+                f"an idempotency key is a text of 1 to {MOST_CHARACTERS} printable characters;"
+                " to ask without one, leave it out",
+            )
+
 
 def request(
     tx: Tx,
@@ -102,7 +119,7 @@ def request(
     `tell_owner` the caller tells them. With `most_a_day` the family has no more new rotations than
     that in a day (`too_many_rotations`).
     Refused as `key_unknown`, `key_deleted`, `key_expired`, `key_held`, `account_held`,
-    `too_short_lived`, `role_not_allowed`, `idempotency_key_used`.
+    `too_short_lived`, `role_not_allowed`, `idempotency_key_used`, `idempotency_key_invalid`.
     """
     api_keys.lock(tx, key_id)
     asked = Asked(

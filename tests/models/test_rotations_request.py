@@ -210,6 +210,18 @@ def test_an_idempotency_key_names_one_key(scene: Scene) -> None:
     assert code(scene, scene.key(), "ticket-7") == "idempotency_key_used"
 
 
+@pytest.mark.parametrize("text", ["", "x" * 201, "x" * 10_000, "a\nb", "a\0b", "a\ud800b"])
+def test_an_idempotency_key_that_cannot_be_kept_or_is_empty_is_refused(
+    scene: Scene, text: str
+) -> None:
+    assert code(scene, scene.key(), text) == "idempotency_key_invalid"
+
+
+def test_an_idempotency_key_may_be_long(scene: Scene) -> None:
+    old, text = scene.key(), "\U0001d4d0" * 200
+    assert scene.request(old, text).id == scene.request(old, text).id
+
+
 def test_an_idempotency_key_of_another_account_is_another_one(scene: Scene) -> None:
     first = scene.request(scene.key(), "ticket-7")
     other = scene.key(account=scene.account("bob@example.com"))

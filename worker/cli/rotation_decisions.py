@@ -48,7 +48,8 @@ def reissue(
         ]
         would = {"action": "reissue", "rotation": found}
         client.trying().reissue_rotation(rotation)  # refused before it is asked about
-        if not agreed("Reissue it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+        done = found.reissued_as is not None and not dry_run  # nobody is asked about that again
+        if not (done or agreed("Reissue it?", plan, would, yes=yes, dry_run=dry_run, json=json)):
             return
         tell(client, client.reissue_rotation(rotation), json)
 

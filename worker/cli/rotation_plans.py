@@ -58,8 +58,7 @@ def plan(
             everything=everything,
         )
         made = client.operations.plan(chosen)
-        following = f"Nothing was rotated. `keyturn rotations apply {made.id}` does it."
-        plan_views.tell(client, made, following, json=json)
+        plan_views.tell(client, made, _following(made), json=json)
 
 
 @app.command("plans")
@@ -123,6 +122,14 @@ def watch(plan: PlanId, json: Json = False) -> None:
         raise
     if last.state != "completed":
         raise typer.Exit(1)
+
+
+def _following(made: Operation) -> str:
+    if made.keys:
+        return f"Nothing was rotated. `keyturn rotations apply {made.id}` does it."
+    return "There is nothing to rotate: " + (
+        "every key that the options choose is left out." if made.left_out else "no key was chosen."
+    )
 
 
 def _tell(found: Operation, json: bool) -> None:

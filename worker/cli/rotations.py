@@ -76,5 +76,6 @@ def cancel(
         ]
         would = {"action": "cancel", "rotation": found}
         client.trying().cancel_rotation(rotation, reason)  # refused before it is asked about
-        if agreed("Cancel it?", plan, would, yes=yes, dry_run=dry_run, json=json):
+        done = found.state == "cancelled" and not dry_run  # nobody is asked about that again
+        if done or agreed("Cancel it?", plan, would, yes=yes, dry_run=dry_run, json=json):
             tell(client, client.cancel_rotation(rotation, reason), json)

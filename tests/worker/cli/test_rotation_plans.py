@@ -101,6 +101,19 @@ def test_a_plan_shows_what_it_would_do_and_does_nothing(cli: Cli) -> None:
     assert keys[0] not in listed
 
 
+def test_a_plan_that_takes_no_key_says_why_and_offers_nothing(cli: Cli) -> None:
+    made = cli.ok("rotations", "plan", "--all")
+    assert "There is nothing to rotate: no key was chosen." in made
+    assert "apply" not in made.splitlines()[-1]
+    held = cli.new_key("held")["id"]
+    cli.ok("keys", "disable", held, "--yes")
+    told = cli.ok("rotations", "plan", "--all")
+    assert "There is nothing to rotate: every key that the options choose is left out." in told
+    plan = planned(cli, "--all")["id"]
+    refused = cli("rotations", "apply", plan, "--yes").stderr
+    assert f"`keyturn rotations show {plan}` says why each is left out" in refused
+
+
 def test_options_narrow_each_other_down(cli: Cli) -> None:
     cli.new_key("ci")
     assert planned(cli, "--account", ADA, "--role", "member")["keys"] == 1

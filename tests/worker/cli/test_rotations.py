@@ -83,6 +83,7 @@ def test_a_lost_key_is_reissued_only_when_told_to(cli: Cli) -> None:
     issued = cli.json(*reissue, "--yes")
     assert issued["id"] != lost["id"]
     assert cli.json(*reissue, "--yes")["id"] == issued["id"]
+    assert cli.json(*reissue)["id"] == issued["id"]  # done: nobody is asked once more
     assert issued["id"] in cli.ok("rotations", "show", lost["id"])
     assert cli("keys", "verify", stdin=text).exit_code == 3
     assert "keyturn keys claim" in cli.ok("rotations", "show", issued["id"])
@@ -141,6 +142,15 @@ def test_a_dry_run_of_what_would_be_refused_is_refused_alike(cli: Cli, database_
         cli("rotations", "cancel", unknown, "--yes").exit_code
     )
     assert _tables(database_url) == before
+
+
+def test_what_was_cancelled_is_not_asked_about_once_more(cli: Cli) -> None:
+    rotation = cli.json("keys", "rotate", cli.new_key()["id"])
+    cancel = ("rotations", "cancel", rotation["id"])
+    assert cli(*cancel).exit_code == 2
+    cancelled = cli.json(*cancel, "--yes")
+    assert cli.json(*cancel) == cancelled
+    assert "Nothing was done." in cli.ok(*cancel, "--dry-run")
 
 
 def test_a_dry_run_changes_nothing(cli: Cli, database_url: str) -> None:
