@@ -281,14 +281,15 @@ def _link(plan: _Plan, account_id: UUID, name: Identity, known: _Known) -> None:
 def _write(tx: Tx, plan: _Plan, actor: str) -> None:
     if plan.changed:
         holds.lock_accounts(tx, [one["id"] for one in plan.changed])
+    if plan.new:  # before the changes: a later line may change what an earlier one adds
+        tx.execute(_ADD, rows=_json(plan.new))
+    if plan.changed:
         tx.execute(_RENAME, rows=_json(plan.changed))
         if any("role" in one for one in plan.changed):  # the owner of the schema may, no other
             tx.execute(_CHANGE_ROLE, rows=_json(plan.changed))
         if any("tenant" in one for one in plan.changed):
             tx.execute(_CHANGE_TENANT, rows=_json(plan.changed))
             tx.ring("keys.settle")
-    if plan.new:
-        tx.execute(_ADD, rows=_json(plan.new))
     if plan.links:
         tx.execute(_LINK, rows=_json(plan.links))
     if plan.audited:

@@ -131,6 +131,15 @@ def test_a_dry_run_in_batches_says_what_the_import_does(world: World) -> None:
     same()
 
 
+def test_a_line_may_change_the_account_that_a_line_before_it_adds(world: World) -> None:
+    rows = [AccountRow(2, ADA, "member", "Ada"), AccountRow(3, ADA, "viewer", "Ada L.")]
+    assert did(world, *rows, update=True) == ["created", "account_updated"]
+    with world.database.begin() as tx:
+        ada = accounts.find(tx, ADA)
+    assert (ada.name, ada.role) == ("Ada L.", "viewer")
+    assert did(world, *rows[1:], update=True) == ["unchanged"]
+
+
 def test_other_facts_are_told_and_changed_only_on_demand(world: World) -> None:
     bring(world, AccountRow(1, ADA, "member", "Ada"))
     changed = AccountRow(7, ADA, "viewer", "Ada L.", None, (okta("u1"),))
@@ -233,8 +242,8 @@ def test_an_event_that_misses_at_the_same_time_waits_for_the_import_to_be_seen(
         )  # fmt: skip
         applying = threading.Thread(target=world.apply)
         applying.start()
-        eventually(lambda: _waits_for_advisory_lock(other), within=5)
-    applying.join(timeout=10)
+        eventually(lambda: _waits_for_advisory_lock(other), within=20)
+    applying.join(timeout=30)
     other.close()
     with world.database.begin() as tx:
         assert accounts.find(tx, ADA).held
