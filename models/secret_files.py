@@ -114,7 +114,10 @@ def mark(directory: Path) -> object:
     """Something that changes with the directory's files. Raises OSError."""
     with os.scandir(directory) as entries:
         stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    return sorted((name, each.st_ino, each.st_size, each.st_mtime_ns) for name, each in stats)
+    return sorted(
+        (name, each.st_ino, each.st_size, each.st_mtime_ns, each.st_mode, each.st_uid)
+        for name, each in stats
+    )
 
 
 def _listed(directory: Path, name: str) -> list[Path]:
