@@ -138,15 +138,15 @@ _ISSUED = """
 
 
 def due(tx: Tx) -> Sequence[UUID]:
-    """Keys whose hold something is still to follow. An account that is held waits: nothing can be
-    issued there until it is enabled."""
+    """Keys whose hold something is still to follow, the longest due first, and always in the same
+    order. An account that is held waits: nothing can be issued there until it is enabled."""
     return (
         tx.execute(
             f"""
             SELECT c.key_id FROM keyturn.compromises c
             JOIN keyturn.accounts a ON a.id = c.account_id
             WHERE c.state = 'open' AND c.next_attempt_at <= :now AND NOT {HELD}
-            ORDER BY c.next_attempt_at LIMIT :batch
+            ORDER BY c.next_attempt_at, c.key_id LIMIT :batch
             """,
             batch=BATCH,
         )

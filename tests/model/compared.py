@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -21,6 +21,7 @@ from tests.model.handover import No
 from tests.model.installation import Model
 from tests.model.order import LEASE
 from tests.model.real import Real
+from tests.model.schedule import may_start
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(milliseconds=1)
@@ -35,12 +36,17 @@ FLOWS = [
     "keys.settle",
     "keys.expire_due",
     "keys.delete_due",
+    "keys.follow_compromises",
     "rotations.advance",
+    "rotations.start_due",
+    "operations.advance",
     "notices.plan",
     "outbox.deliver",
     "upkeep.retention",
     "upkeep.seal_audit",
 ]
+
+SCHEDULE = "rotations.start_due"
 
 Index = st.integers(0, 30)
 """Which one of what there is; counted round."""
@@ -65,7 +71,7 @@ class Compared(RuleBasedStateMachine):
 
     def quiesce(self) -> None:
         """Everything gets its turn: then all that is written down is what the model says."""
-        self._move_to(self.model.now + LEASE + timedelta(seconds=1))
+        self.move_to(self.model.now + LEASE + timedelta(seconds=1))
         for flow in FLOWS:
             self.run(flow)
         self.events_are_as_in_the_model()
@@ -79,8 +85,69 @@ class Compared(RuleBasedStateMachine):
         assert self.real.broken() == []
 
     def run(self, flow: str) -> None:
+        if flow == SCHEDULE:
+            self._start_due()
+            return
         self.real.run(flow)
         self.model.run(flow)
+        self._look_alike([one for one in self.model.rotations if one.leaked])
+        self.adopt()
+
+    def _look_alike(self, rotations: Sequence[Rotation]) -> None:
+        """Where a worker had a look at a rotation that it might have left for later, so has the
+        model."""
+        real = self.real.rotations() if rotations else {}
+        for rotation in rotations:
+            row = real[self.rotation_ids[rotation.number]]
+            if _row(rotation) != {name: row[name] for name in _row(rotation)}:
+                self.model.look(rotation)
+
+    def _start_due(self) -> None:
+        """What the schedule starts is its own affair, as long as it may: the model follows.
+
+        Before it refuses a key that is in rotation it has a look at that rotation: so that is done
+        first, in both.
+        """
+        self.run("rotations.advance")
+        if self.model.leases.get("rotations.advance", self.model.now) > self.model.now:
+            return
+        self.real.run(SCHEDULE)
+        self._look_alike([one for one in self.model.rotations if one.look_at is not None])
+        for row in self._unknown():
+            key = self._key(row["old_key_id"])
+            assert may_start(self.model, key)
+            assert row["reason"] == "scheduled"
+            assert self.model.rotate(key, None, "scheduled")[1]
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Learn the ids of what was issued by itself just now: the same in both."""
+        if len(self.model.rotations) == len(self.rotation_ids):
+            return  # whether Keyturn has more is seen after the step
+        rows = self._unknown()
+        for rotation in self.model.rotations[len(self.rotation_ids) :]:
+            row = self._alike(rotation, rows)
+            rows.remove(row)
+            assert row["reason"] == rotation.reason
+            self.rotation_ids.append(row["id"])
+            assert rotation.new.number == len(self.texts)
+            self.texts.append((row["new_key_id"], None))
+            self.tick()
+        assert not rows
+
+    def _alike(self, rotation: Rotation, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """One flow may issue a key's successor and withdraw it for another."""
+        old = self.texts[rotation.old.number][0]
+        of_key = [row for row in rows if row["old_key_id"] == old]
+        assert of_key, f"the model begins a rotation of {old}"
+        return next((row for row in of_key if row["state"] == rotation.state), of_key[0])
+
+    def _unknown(self) -> list[Mapping[str, Any]]:
+        known = set(self.rotation_ids)
+        return [row for id_, row in self.real.rotations().items() if id_ not in known]
+
+    def _key(self, id_: UUID) -> Key:
+        return next(key for key in self.model.keys if self.texts[key.number][0] == id_)
 
     # What always holds.
 
@@ -129,11 +196,11 @@ class Compared(RuleBasedStateMachine):
         assert text is not None
         return text
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         """Two of a kind are never made at one instant: their order is their time."""
-        self._move_to(self.model.now + TICK)
+        self.move_to(self.model.now + TICK)
 
-    def _move_to(self, moment: datetime) -> None:
+    def move_to(self, moment: datetime) -> None:
         self.model.now = self.real.now = moment
 
     def teardown(self) -> None:

@@ -10,6 +10,8 @@ OPERATOR: Final = "operator"
 OPEN: Final = ("issued", "draining")
 LIVE: Final = (*OPEN, "retired")
 
+NOBODYS: Final = -1
+
 Name = tuple[str, str]
 """A format (`email`, `opaque`) and a value; an opaque one is its source's own."""
 
@@ -84,6 +86,7 @@ class Key(Target):
     expires: datetime
     family: int
     allowed: str | None = None
+    role: str = "viewer"
     deleted: datetime | None = None
     first_used: datetime | None = None
     last_used: datetime | None = None
@@ -107,6 +110,8 @@ class Content:
     sequence: int | None = None
     event_id: str | None = None
     certainty: str = "transition"
+    leaked: int | None = None
+    """The key whose text others are said to have; NOBODYS for a text that is no key's."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,9 @@ class Rotation:
     asked: str | None
     issued: datetime
     claim_until: datetime
+    reason: str = "requested"
+    contested: bool = False
+    """Whether two have asked for the new key."""
     state: str = "issued"
     claimed: datetime | None = None
     secret: bool = True
@@ -164,6 +172,13 @@ class Rotation:
     @property
     def latest(self) -> "Rotation":
         return self if self.reissued is None else self.reissued.latest
+
+    @property
+    def leaked(self) -> bool:
+        """Whether it has nothing to wait for: its successor is in use, and others know the old key.
+        What follows a leak ends it, unless something else made a worker look at it before.
+        """
+        return self.state == "draining" and self.old.held_as("compromised")
 
     @property
     def handed_over(self) -> bool:

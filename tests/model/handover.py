@@ -52,6 +52,7 @@ def claimable(rotation: Rotation, now: datetime) -> bool:
         and rotation.claimed is None
         and rotation.old.deleted is None
         and rotation.new.deleted is None
+        and not rotation.old.held_as("compromised")
         and not account.held
         and _hold_since(rotation)[0] is None
         and now < rotation.claim_until
@@ -110,7 +111,8 @@ def retry(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) ->
 def withdraw(rotation: Rotation, now: datetime, *, works: Works, delete: Delete) -> None:
     """Rule 5.3: what comes before another successor: the lost one is deleted."""
     look(rotation, now, works=works, delete=delete)
-    if rotation.state != "issued" or rotation.account.held or rotation.old.held:
+    stopped = rotation.old.held and rotation.reason != "compromised"
+    if rotation.state != "issued" or rotation.account.held or stopped:
         raise No("not to be reissued")
     end(rotation, "cancelled")
     delete(rotation.new)
@@ -139,7 +141,7 @@ def _step(r: Rotation, now: datetime, works: Works, delete: Delete) -> bool:
     if r.state == "issued":
         return _issued(r, now, delete)
     if r.state == "draining":
-        return _draining(r, now, works)
+        return _draining(r, now, works, delete)
     if r.undo_until and now >= r.undo_until:
         end(r, "completed")
         delete(r.old)
@@ -163,13 +165,17 @@ def _issued(r: Rotation, now: datetime, delete: Delete) -> bool:
     return False
 
 
-def _draining(r: Rotation, now: datetime, works: Works) -> bool:
+def _draining(r: Rotation, now: datetime, works: Works, delete: Delete) -> bool:
     """Rule 5.5, in its order."""
     if now >= r.old.expires:
         end(r, "completed")
         return True
     assert r.confirmed
     assert r.retire_at
+    if r.old.held_as("compromised"):  # rule 5.9: nothing to wait for, and nothing to undo
+        end(r, "completed")
+        delete(r.old)
+        return True
     if r.look_at is not None and now < r.look_at:
         return False
     if now < r.retire_at:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tests.model import handover
+from tests.model.compromise import ISSUING, Compromises
 from tests.model.facts import (
     DAY,
     LIVE,
+    NOBODYS,
     OPEN,
     Account,
     Hold,
@@ -21,13 +23,16 @@ from tests.model.facts import (
 )
 from tests.model.handover import No
 from tests.model.order import LEASE, Claim, Inbox
+from tests.model.plans import Plans
 
 DELETION_DELAY, KEPT = 7 * DAY, 30 * DAY
 USE_INTERVAL = timedelta(minutes=1)
 EXCLUSIVE = (
     "keys.delete_due",
+    "keys.follow_compromises",
     "notices.plan",
     "rotations.advance",
+    "rotations.start_due",
     "upkeep.retention",
     "upkeep.check_invariants",
 )
@@ -47,7 +52,9 @@ class Model:
     leases: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox(self.accounts, self.burst_accounts, self.burst_window)
+        self.inbox = Inbox(self.accounts, self.burst_accounts, self.burst_window, self._leaked)
+        self.compromises = Compromises(self)
+        self.plans = Plans(self)
 
     # What people and products do.
 
@@ -65,11 +72,11 @@ class Model:
             raise No("taken")
         self.inbox.link(account, [name], self.now)
 
-    def create_key(self, email: str, life: timedelta, allowed: str | None) -> Key:
+    def create_key(self, email: str, life: timedelta, allowed: str | None, role: str) -> Key:
         account = next((one for one in self.accounts if one.email == email), None)
         if account is None or account.held:
             raise No("unknown or held")
-        return self._issue(account, life, allowed, family=None)
+        return self._issue(account, life, allowed, role, family=None)
 
     def answer(self, key: Key, ip: str | None = None) -> str | None:
         """Why `verify` refuses the key, or None where it works: the one predicate."""
@@ -114,18 +121,17 @@ class Model:
         key.deleted = self.now
         return True
 
-    def rotate(self, key: Key, asked: str | None) -> tuple[Rotation, bool]:
+    def rotate(
+        self, key: Key, asked: str | None, reason: str = "requested"
+    ) -> tuple[Rotation, bool]:
         """The rotation, and whether it is a new one."""
         known = self._known(key, asked)
         if known is not None:
             return known, False
         if not self.works(key) or key.life < handover.MIN_LIFE:
             raise No("not to be rotated")
-        for before in self._of_family(key):
-            if before.new is key and before.state == "retired":
-                handover.end(before, "completed")
-                self.delete(before.old)
-        return self._succeed(key, asked), True
+        self.end_undo(key)
+        return self.succeed(key, asked, reason), True
 
     def _known(self, key: Key, asked: str | None) -> Rotation | None:
         """The rotation that a request is answered with, if there is one."""
@@ -134,25 +140,40 @@ class Model:
                 if known.old is not key:
                     raise No("asked for another key")
                 return known.latest
-        for known in self._of_family(key):
+        for known in self.of_family(key):
             if known.state in OPEN:
                 handover.look(known, self.now, works=self.works, delete=self.delete)
                 if known.state in OPEN:
                     return known
-        for known in reversed(self._of_family(key)):
+        for known in reversed(self.of_family(key)):
             if known.old is key and known.state in ("retired", "completed") and not key.deleted:
                 return known
         return None
 
-    def _of_family(self, key: Key) -> list[Rotation]:
+    def end_undo(self, key: Key) -> None:
+        """Rule 5.6: two predecessors that might come back would be one too many."""
+        for before in self.of_family(key):
+            if before.new is key and before.state == "retired":
+                handover.end(before, "completed")
+                self.delete(before.old)
+
+    def of_family(self, key: Key) -> list[Rotation]:
         return [one for one in self.rotations if one.old.family == key.family]
 
-    def _succeed(self, key: Key, asked: str | None) -> Rotation:
-        new = self._issue(key.account, key.life, key.allowed, family=key.family)
+    def succeed(self, key: Key, asked: str | None, reason: str = "requested") -> Rotation:
+        """The key has a successor from now on."""
+        new = self._issue(key.account, key.life, key.allowed, key.role, family=key.family)
         new.known = False
         until = handover.claim_until(self.now, key, new)
         rotation = Rotation(
-            len(self.rotations), key.account, key, new, asked, issued=self.now, claim_until=until
+            len(self.rotations),
+            key.account,
+            key,
+            new,
+            asked,
+            issued=self.now,
+            claim_until=until,
+            reason=reason,
         )
         self.rotations.append(rotation)
         return rotation
@@ -183,7 +204,7 @@ class Model:
         if rotation.reissued is not None:
             return rotation.latest, False
         handover.withdraw(rotation, self.now, works=self.works, delete=self.delete)
-        rotation.reissued = self._succeed(rotation.old, None)
+        rotation.reissued = self.succeed(rotation.old, None, rotation.reason)
         return rotation.reissued, True
 
     def confirm_deletions(self, source: str) -> int:
@@ -201,6 +222,12 @@ class Model:
             for (s, _), hold in account.holds.items()
             if s == source and hold.confirm
         ]
+
+    def _leaked(self, number: int, source: str) -> None:
+        """A source says that others know a key; the policy of its role says what follows."""
+        if number != NOBODYS and not self.keys[number].deleted:
+            key = self.keys[number]
+            self.compromises.stop(key, source, issue=key.role == ISSUING)
 
     # What happens by itself, each when a worker gets round to it.
 
@@ -227,6 +254,10 @@ class Model:
         if self.leases.get(flow, self.now) <= self.now:
             self.leases[flow] = self.now + LEASE
 
+    def look(self, rotation: Rotation) -> None:
+        """Every step of a rotation that is due is taken now."""
+        handover.look(rotation, self.now, works=self.works, delete=self.delete)
+
     def catch_up(self, rotation: Rotation) -> None:
         handover.catch_up(rotation, self.now, works=self.works, delete=self.delete)
 
@@ -244,16 +275,22 @@ class Model:
         return {
             "accounts.apply_events": self._apply_due,
             "rotations.advance": self._advance,
+            "keys.follow_compromises": self.compromises.follow_all,
+            "operations.advance": self.plans.advance,
             "keys.delete_due": self._delete_due,
-            "upkeep.retention": lambda: self.inbox.forget(self.now, KEPT),
+            "upkeep.retention": self._forget,
         }
+
+    def _forget(self) -> None:
+        self.inbox.forget(self.now, KEPT)
+        self.plans.forget()
 
     def _apply_due(self) -> None:
         self.apply(self.inbox.claim(self.inbox.due(self.now), self.now))
 
     def _advance(self) -> None:
         for rotation in self.rotations:
-            if rotation.state in LIVE:
+            if rotation.state in LIVE and not rotation.leaked:
                 self.catch_up(rotation)
 
     def _delete_due(self) -> None:
@@ -269,7 +306,13 @@ class Model:
         return hold.placed <= self.now - DELETION_DELAY
 
     def _issue(
-        self, account: Account, life: timedelta, allowed: str | None, *, family: int | None
+        self,
+        account: Account,
+        life: timedelta,
+        allowed: str | None,
+        role: str,
+        *,
+        family: int | None,
     ) -> Key:
         number = len(self.keys)
         key = Key(
@@ -279,6 +322,7 @@ class Model:
             self.now + life,
             number if family is None else family,
             allowed,
+            role,
         )
         self.keys.append(key)
         account.keys.append(key)

@@ -1,6 +1,7 @@
 """What people, products and holders do: accounts, keys, uses and rotations."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -13,8 +14,13 @@ from models.events import Subject
 from models.recording import Use
 from models.rotations import Rotation
 from tests.model.compared import EMAILS, IPS, OPAQUE, SOURCES, Compared, Index, Lives, pick
-from tests.model.facts import DAY, HOUR, LIVE, Key
+from tests.model.compromise import ISSUING
+from tests.model.facts import DAY, HOUR, LIVE, OPEN, Key
+from tests.model.facts import Rotation as Asked
+from tests.model.schedule import SCHEDULED
 
+Roles = st.sampled_from(["viewer", "viewer", ISSUING, SCHEDULED])
+MOST_KEYS = 6
 DECISIONS = ("confirm", "cancel", "undo", "retry")
 """What an operator may say of a rotation; each repeated changes nothing more."""
 
@@ -23,18 +29,18 @@ class WithKeys(Compared):
     """Commands of people and products."""
 
     @initialize(
-        lives=st.lists(Lives, min_size=1, max_size=3),
+        lives=st.lists(st.tuples(Lives, Roles), min_size=1, max_size=3),
         linked=st.booleans(),
         rotating=st.sampled_from([2, 1, 0]),
     )
-    def begin(self, lives: list[timedelta], linked: bool, rotating: int) -> None:
+    def begin(self, lives: list[tuple[timedelta, str]], linked: bool, rotating: int) -> None:
         """Most histories are about an account with keys."""
         for email in EMAILS[:2]:
             self.create_account(email, [])
         if linked:
             self.link(0, SOURCES[0], OPAQUE[0])
-        for number, life in enumerate(lives):
-            self.create_key(EMAILS[number // 2], life, None)
+        for number, (life, role) in enumerate(lives):
+            self.create_key(EMAILS[number // 2], life, None, role)
         for number in range(min(rotating, len(lives))):
             self.rotate(number, None)
 
@@ -61,24 +67,27 @@ class WithKeys(Compared):
             lambda: self.model.link(account, ("opaque", source, value)),
         )
 
-    @precondition(lambda self: len(self.texts) < 6)
+    @precondition(lambda self: len(self.texts) < MOST_KEYS)
     @rule(
-        email=st.sampled_from(EMAILS[:3]), life=Lives, ip=st.sampled_from([None, None, None, *IPS])
+        email=st.sampled_from(EMAILS[:3]),
+        life=Lives,
+        ip=st.sampled_from([None, None, None, *IPS]),
+        role=Roles,
     )
-    def create_key(self, email: str, life: timedelta, ip: str | None) -> None:
+    def create_key(self, email: str, life: timedelta, ip: str | None, role: str) -> None:
         made = self._both(
             lambda: self.real.operator.create_api_key(
                 "k",
                 email,
-                "viewer",
+                role,
                 int(life.total_seconds()),
                 allowed_ip_cidrs=[ip] if ip else None,
             ),
-            lambda: self.model.create_key(email, life, ip),
+            lambda: self.model.create_key(email, life, ip, role),
         )
         if made:
             self.texts.append((made[0].id, made[0].text.reveal()))
-            self._tick()
+            self.tick()
 
     @precondition(lambda self: self.texts)
     @rule(which=Index, what=st.sampled_from(["disable", "enable", "delete"]))
@@ -165,7 +174,7 @@ class WithKeys(Compared):
     def undo_what_was_retired(self, which: int, by: timedelta) -> None:
         """Of late, or nearly too late."""
         retired = [one for one in self.model.rotations if one.state == "retired"]
-        self._move_to(self.model.now + by)
+        self.move_to(self.model.now + by)
         self._decide(pick(retired, which).number, "undo")
 
     @precondition(lambda self: any(r.state in LIVE for r in self.model.rotations))
@@ -178,7 +187,7 @@ class WithKeys(Compared):
             self._claim(rotation.number)
         if rotation.new.known:
             self._use(rotation.new, rotation.new.allowed)
-        self._move_to(self.model.now + by)
+        self.move_to(self.model.now + by)
         self.run("rotations.advance")
 
     def _claim(self, which: int) -> None:
@@ -189,9 +198,23 @@ class WithKeys(Compared):
         done = self._both(lambda: self.real.operator.claim(text), lambda: self.model.claim(key))
         if done:
             real, rotation = done
-            number = rotation.new.number
-            assert self.texts[number] == (real.key_id, None)
-            self.texts[number] = (real.key_id, real.secret.reveal())
+            self._learn(rotation.new, real.key_id, real.secret.reveal())
+            return
+        refused = self.model.keys[key.number]  # the model is another one: nothing has changed
+        for asked in self.model.rotations:
+            if asked.old is refused and asked.claimed and self._is_offered(asked):
+                asked.contested = True
+
+    def _is_offered(self, rotation: Asked) -> bool:
+        """Whether it is the one that a claim with its old key is about, and not withdrawn."""
+        last = [one for one in self.model.rotations if one.old is rotation.old][-1]
+        gone = rotation.new.deleted and rotation.state in OPEN
+        return rotation is last and rotation.state != "cancelled" and not gone
+
+    def _learn(self, key: Key, id_: UUID, text: str) -> None:
+        """Somebody has the text of a key that was handed over."""
+        assert self.texts[key.number] == (id_, None)
+        self.texts[key.number] = (id_, text)
 
     def _decide(self, which: int, verb: str) -> None:
         rotation = pick(self.model.rotations, which)
@@ -216,4 +239,4 @@ class WithKeys(Compared):
     def _begun(self, rotation: Rotation) -> None:
         self.rotation_ids.append(rotation.id)
         self.texts.append((rotation.new_key_id, None))
-        self._tick()
+        self.tick()

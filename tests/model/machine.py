@@ -17,9 +17,9 @@ from hypothesis.stateful import (
 from models.account_events import Claimed as ClaimedEvent
 from models.errors import Refused
 from tests.model.compared import EMAILS, FLOWS, OPAQUE, SOURCES, TICK, Index, pick
-from tests.model.facts import DAY, HOUR, MINUTE, Content, Message
-from tests.model.key_steps import WithKeys
-from tests.model.order import Claim
+from tests.model.facts import DAY, HOUR, MINUTE, NOBODYS, Content, Message
+from tests.model.new_keys import WithNewKeys
+from tests.model.order import LEAKED, Claim
 from tests.model.real import Crash
 
 names = st.lists(
@@ -37,20 +37,21 @@ names = st.lists(
 @st.composite
 def contents(draw: st.DrawFn) -> tuple[int | None, Content]:
     """A producer's event, and its time in minutes from the present one (None: it gives none)."""
-    actions = ["disabled"] * 5 + ["enabled"] * 5 + ["deleted", "deleted", "compromised", "none"]
-    action = draw(st.sampled_from(actions))
+    cuts = ["deleted", "deleted", "compromised", *[LEAKED] * 3]
+    action = draw(st.sampled_from(["disabled"] * 5 + ["enabled"] * 5 + cuts + ["none"]))
     minutes = draw(st.sampled_from([None, None, 0, 0, -1, -2, -6, -60, 1, 5, 6, 525_600]))
     content = Content(
         action=action,
-        names=draw(names),
+        names=draw(names) if action != LEAKED else (),
         sequence=draw(st.one_of(st.none(), st.integers(0, 4))),
         event_id=draw(st.one_of(st.none(), st.sampled_from(["e1", "e2", "e3"]))),
         certainty=draw(st.sampled_from(["transition"] * 8 + ["state", "hint"])),
+        leaked=draw(Index) if action == LEAKED else None,
     )
     return minutes, content
 
 
-class Installation(WithKeys):
+class Installation(WithNewKeys):
     """Commands, events, flows, crashes and time."""
 
     # Events.
@@ -66,11 +67,18 @@ class Installation(WithKeys):
         minute = self.model.now.replace(second=0, microsecond=0)
         for minutes, content in several:
             at = None if minutes is None else minute + minutes * MINUTE
-            dated = Content(**{**vars(content), "at": at})
+            dated = Content(**{**vars(content), "at": at, "leaked": self._known(content.leaked)})
             self.messages.append(Message(source, dated, len(self.messages)))
         self._receive(self.messages[-len(several) :])
         if at_once:
             self.apply(1000)
+
+    def _known(self, which: int | None) -> int | None:
+        """A key whose text somebody has; now and then a text is nobody's."""
+        if which is None:
+            return None
+        known = [key.number for key in self.model.keys if key.known]
+        return [*known, NOBODYS][which % (len(known) + 1)]
 
     @precondition(lambda self: self.messages)
     @rule(which=Index)
@@ -78,7 +86,8 @@ class Installation(WithKeys):
         self._receive([pick(self.messages, which)])
 
     def _receive(self, messages: list[Message]) -> None:
-        ids = self.real.receive(messages)
+        texts = {n: text for n, (_, text) in enumerate(self.texts) if text is not None}
+        ids = self.real.receive(messages, texts)
         assert len(ids) == self.model.receive(messages)
         self.event_ids += ids
 
@@ -180,13 +189,13 @@ class Installation(WithKeys):
         )
     )
     def later(self, by: timedelta) -> None:
-        self._move_to(self.model.now + by)
+        self.move_to(self.model.now + by)
 
     @rule(which=Index, off=st.sampled_from([-TICK, timedelta(0), TICK]))
     def later_at_a_deadline(self, which: int, off: timedelta) -> None:
         deadlines = self.model.deadlines()
         if deadlines:
-            self._move_to(max(self.model.now, deadlines[which % len(deadlines)] + off))
+            self.move_to(max(self.model.now, deadlines[which % len(deadlines)] + off))
 
     def _take(self, batch: int) -> tuple[list[ClaimedEvent], list[Claim]]:
         """Whichever due events a worker claims, in whichever order sources take turns."""

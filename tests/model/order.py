@@ -1,6 +1,6 @@
 """The model's reading of rules 2.3 to 2.8: what becomes of events."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -9,6 +9,7 @@ from tests.model.facts import Account, Content, Event, Hold, Mark, Message
 CUTS = {"disabled": "disabled", "deleted": "deleted", "compromised": "compromised"}
 TRUSTED_SLACK = timedelta(minutes=5)
 LEASE = timedelta(seconds=120)
+LEAKED = "key_leaked"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Inbox:
     accounts: list[Account]
     burst_accounts: int
     burst_window: timedelta
+    stop: Callable[[int, str], object]
+    """What is done to a key of which a source says that others know it."""
     events: list[Event] = field(default_factory=list)
     known: dict[tuple[str, object], Content] = field(default_factory=dict)
     clashes: set[tuple[str, object, Content]] = field(default_factory=set)
@@ -56,7 +59,7 @@ class Inbox:
                 event.state = "parked"
             elif message.content.action == "none":
                 event.state, event.finished = "ignored", now
-            elif message.content.action not in (*CUTS, "enabled"):
+            elif message.content.action not in (*CUTS, "enabled", LEAKED):
                 event.state = "parked"
             self.events.append(event)
         return stored
@@ -81,6 +84,11 @@ class Inbox:
                 continue
             if event not in self.events:
                 continue  # it was removed since, being finished for long
+            if event.content.leaked is not None:
+                self.stop(event.content.leaked, event.source)
+                event.state = "parked" if claim.conflict else "done"
+                event.finished = None if claim.conflict else now
+                continue
             found = self._account(event)
             if found is None:
                 event.state = "waiting_for_account"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ import tasks
 from models import account_events, inbox, roles, schedule_runs
 from models.account_events import Claimed as ClaimedEvent
 from models.errors import Refused
-from models.events import AccountEvent, Subject
+from models.events import AccountEvent, Action, Certainty, Subject
 from models.inbox import Received, Source
 from models.invariants import Tolerance, check
 from models.key_text import Peppers, Secret
@@ -22,12 +23,23 @@ from models.keyring import Keyring
 from models.messages import Delivery, Outgoing
 from models.operator import Operator
 from models.policy import Policy
+from models.roles import Role
+from models.rotation_policy import DEFAULT, RotationPolicy
+from models.rotation_times import parse_rotate
 from models.sealing import Sealer
 from models.sinks import HandOver, Outcome
+from tests.model.compromise import ISSUING
 from tests.model.facts import Content, Message
+from tests.model.schedule import SCHEDULED, SHARE
 from tests.world import ROLES
 
 NOTHING = timedelta(0)
+POLICIES = {
+    DEFAULT: RotationPolicy(),
+    ISSUING: RotationPolicy(on_compromise="hold_and_issue"),
+    SCHEDULED: RotationPolicy(rotate=parse_rotate(str(SHARE))),
+}
+KEY_ROLES = {name: Role(name, ("read",), rotation_policy=name) for name in (ISSUING, SCHEDULED)}
 STRICT = Tolerance(
     in_flight=NOTHING,
     settle=NOTHING,
@@ -80,7 +92,12 @@ class Real:
     def __init__(self, url: str, burst_accounts: int, burst_window: timedelta) -> None:
         self.now = datetime.min.replace(tzinfo=UTC)
         keyring = Keyring(Peppers({1: b"p" * 32}), Sealer({1: b"k" * 32}))
-        self.policy = Policy(burst_accounts=burst_accounts, burst_window=burst_window)
+        self.policy = Policy(
+            burst_accounts=burst_accounts,
+            burst_window=burst_window,
+            rotation_policies=POLICIES,
+            bulk_rate=1e7,  # time stands still: nobody waits for the pace
+        )
         self.operator = Operator(
             url,
             keyring=lambda: keyring,
@@ -101,7 +118,7 @@ class Real:
         self.now = now
         with self.database.begin() as tx:
             tx.execute(EMPTY)
-            roles.sync(tx, ROLES)
+            roles.sync(tx, ROLES | KEY_ROLES)
         for channel in self.channels.values():
             channel.taken.clear()
             channel.mode = "sent"
@@ -129,10 +146,13 @@ class Real:
             connection.connection.dbapi_connection.rollback()  # as PostgreSQL does for the dead
             raise Crash
 
-    def receive(self, messages: Sequence[Message]) -> list[int]:
-        """Store messages of one source; the ids of the rows that this made."""
+    def receive(self, messages: Sequence[Message], texts: Mapping[int, str]) -> list[int]:
+        """Store messages of one source; the ids of the rows that this made. `texts` are those of
+        keys, by number."""
         source = messages[0].source
-        received = [Received(f"d{one.number}", _event(one.content), {}, b"") for one in messages]
+        received = [
+            Received(f"d{one.number}", _event(one.content, texts), {}, b"") for one in messages
+        ]
         newest = self.scalar("SELECT coalesce(max(id), 0) FROM keyturn.inbox")
         self.database.run(lambda tx: inbox.accept(tx, Source(source, source), received))
         return list(
@@ -176,8 +196,9 @@ class Real:
 
     def rotations(self) -> Mapping[UUID, Mapping[str, Any]]:
         rows = self.rows(
-            "SELECT id, state, blocked_reason, paused_at, retire_at, undo_until, claimed_at,"
-            " confirmed_at, sealed IS NOT NULL AS secret FROM keyturn.rotations"
+            "SELECT id, old_key_id, new_key_id, reason, state, blocked_reason, paused_at,"
+            " retire_at, undo_until, claimed_at, confirmed_at, sealed IS NOT NULL AS secret"
+            " FROM keyturn.rotations"
         )
         return {row["id"]: row for row in rows}
 
@@ -205,7 +226,18 @@ TABLES = (
 EMPTY = "; ".join(f"DELETE FROM keyturn.{table}" for table in TABLES.split())
 
 
-def _event(content: Content) -> AccountEvent:
+def _event(content: Content, texts: Mapping[int, str]) -> AccountEvent:
+    if content.leaked is not None:
+        text = texts.get(content.leaked, "nobody's")
+        return AccountEvent(
+            action=Action.KEY_LEAKED,
+            key_digest=sha256(text.encode()).hexdigest(),
+            certainty=Certainty(content.certainty),
+            occurred_at=content.at,
+            sequence=content.sequence,
+            event_id=content.event_id,
+            raw_type="test.key_leaked",
+        )
     first, *others = (Subject(format=kind, value=value) for kind, value in content.names)
     return AccountEvent.model_validate(
         {

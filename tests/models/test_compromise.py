@@ -283,6 +283,17 @@ def test_a_leaked_successor_of_a_leaked_key_is_replaced_for_that_one(
     assert not leaks.works(first.new_key_id)
 
 
+def test_what_is_due_at_one_instant_always_comes_in_the_same_order(
+    scene: Scene, leaks: Leaks
+) -> None:
+    """Whichever was written down first: which key of a family gets a successor hangs on it."""
+    rotation = scene.draining()
+    first, second = sorted((rotation.old_key_id, rotation.new_key_id))
+    leaks.stop(second)
+    leaks.stop(first)
+    assert leaks.due() == [first, second]
+
+
 def test_retired_keys_of_the_family_are_held_too_and_there_is_no_undo(
     scene: Scene, leaks: Leaks
 ) -> None:
