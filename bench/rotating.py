@@ -114,13 +114,16 @@ class Rotating:
         return self.keys / timer.seconds
 
 
-def _successor(account: object, key: object) -> dict[str, object]:
-    """What is to be written of one rotation: made beforehand."""
+def _successor(
+    account: object, key: object, name: str, old_hint: str, ends: datetime, email: str
+) -> dict[str, object]:
+    """What is to be written of one rotation: made beforehand, ids, digest and sealed text too."""
     text = mint("kt").reveal()
     made = {"new": new_id(), "rotation": new_id(), "hold": new_id(), "box": bytes(80)}
     ids = {f"message_{number}": new_id() for number in range(5)}
-    known = {"account": account, "old": key, "digest": digest(text, b"p" * 32), "hint": hint(text)}
-    return {**known, **made, **ids}
+    old = {"account": account, "old": key, "name": name, "old_hint": old_hint, "ends": ends}
+    new = {"digest": digest(text, b"p" * 32), "hint": hint(text), "email": email}
+    return {**old, **new, **made, **ids}
 
 
 def _write(

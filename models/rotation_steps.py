@@ -44,6 +44,7 @@ from .rotation_rules import (
     decide,
     retirement,
 )
+from .tables import ROTATION_LIVE
 
 T = TypeVar("T", bound=Transition)
 Steps: TypeAlias = list[tuple[Rotation, T]]
@@ -68,7 +69,8 @@ def bring_up_to_date(tx: Tx, rotation: Rotation, policy: Policy) -> Rotation:
 def catch_up(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rotation]:
     """The same for several at once, as they are then, in the same order; the caller tells owners.
 
-    All take their first steps together, then those that moved their second ones, and so on.
+    All take their first steps together, then those that moved their second ones, and so on, until
+    they wait or have ended.
     """
     now = {rotation.id: rotation for rotation in rotations}
     moving = list(now)
@@ -76,7 +78,7 @@ def catch_up(tx: Tx, rotations: Sequence[Rotation], policy: Policy) -> list[Rota
         steps = [(now[one], decide(now[one], policy, tx.now())) for one in moving]
         moved = take_all(tx, steps, actor=SYSTEM, policy=policy)
         now |= {one.id: one for one in select(tx, "r.id = ANY(:ids)", ids=moving)}
-        moving = [one for one in moving if one in moved]
+        moving = [one for one in moving if one in moved and now[one].state in ROTATION_LIVE]
         if not moving:
             break
     return list(now.values())

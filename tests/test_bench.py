@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bench import cascade, idle, one_by_one, report, sweep, verify
+from bench import cascade, idle, one_by_one, report, rotating, sweep, verify
 from bench.__main__ import MEASURES
 from bench.rounds import Figures, interleave
 from bench.servers import Servers
@@ -21,6 +22,7 @@ from worker.embedded.home import Home
 from worker.embedded.postgres import Postgres
 from worker.embedded.valkey import Valkey
 
+ID_OR_TIME = re.compile(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"|"20\d\d-[^"]*[+]00:00"')
 TINY = Sizes(
     rounds=1,
     slow_rounds=1,
@@ -89,6 +91,50 @@ def test_settling_writes_what_the_raw_statement_writes(
         both.raw(servers, seed)
     ours, raw = found
     assert ours == raw
+
+
+ROTATED = """
+    SELECT 'api_keys', to_jsonb(k) - 'digest' FROM keyturn.api_keys k
+        WHERE EXISTS (SELECT FROM keyturn.rotations WHERE k.id IN (old_key_id, new_key_id))
+    UNION ALL SELECT 'key_uses', to_jsonb(u) FROM keyturn.key_uses u
+        WHERE EXISTS (SELECT FROM keyturn.rotations WHERE key_id IN (old_key_id, new_key_id))
+    UNION ALL SELECT 'audit', to_jsonb(e) - 'id' - 'transaction_id' FROM keyturn.audit e
+        WHERE actor <> 'bench'
+    UNION ALL SELECT 'outbox', to_jsonb(m) FROM keyturn.outbox m
+    UNION ALL SELECT 'holds', to_jsonb(h) FROM keyturn.holds h
+    UNION ALL SELECT 'rotations', to_jsonb(r) FROM keyturn.rotations r
+    UNION ALL SELECT 'hand_overs', to_jsonb(o) FROM keyturn.hand_overs o
+"""
+NAMES = """
+    SELECT r.id, 'the rotation', r.old_key_id, 'the old key', r.new_key_id, 'the new key',
+        k.hint, '"its hint"'
+    FROM keyturn.rotations r JOIN keyturn.api_keys k ON k.id = r.new_key_id
+"""
+
+
+def rotated(url: str) -> list[tuple[str, str]]:
+    """All that one rotation has written, with names for ids; any other id or time is `*`."""
+    with psycopg.connect(url) as connection:
+        names = [str(one) for one in connection.execute(NAMES).fetchone() or ()]
+        names[-2] = json.dumps(names[-2])
+        rows = [(table, json.dumps(row)) for table, row in connection.execute(ROTATED)]
+    for text, name in zip(names[::2], names[1::2], strict=True):
+        rows = [(table, row.replace(text, name)) for table, row in rows]
+    return sorted((table, ID_OR_TIME.sub('"*"', row)) for table, row in rows)
+
+
+def test_rotating_writes_what_the_raw_statements_write(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(rotating, "check", lambda url, _: found.append(rotated(url)))
+    work = rotating.Rotating(servers, 1)
+    with servers.seed(work.fill) as seed:
+        work.ours(seed)
+        work.raw(seed)
+    ours, raw = found
+    assert raw == ours
+    assert len(ours) == 2 + 2 + 9 + 5 + 1 + 1
 
 
 def test_a_task_for_each_key_writes_the_same_rows_in_pages_of_one(servers: Servers) -> None:
