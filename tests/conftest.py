@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from models import migrations
@@ -20,6 +21,12 @@ from worker.embedded.valkey import Valkey
 
 _TEMPLATE: Final = "migrated"
 _numbers = itertools.count(1)
+
+# A busy machine is no failure. In CI (CI=true) Hypothesis itself has it so.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, within: float = 10.0, every: float = 0.05) -> T:
+def eventually(condition: Callable[[], T], *, within: float = 60.0, every: float = 0.05) -> T:
     """The first true value of `condition`, asked for at most `within` seconds.
 
     An exception of the condition counts as "not yet"; the last one is shown if time runs out.

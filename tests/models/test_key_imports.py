@@ -234,7 +234,7 @@ def test_no_key_slips_through_while_its_account_is_being_disabled(world: World) 
         holds.place(tx, holds.on_account(account), cause, world.policy)
         importing.join(timeout=0.3)
         assert importing.is_alive()
-    importing.join(timeout=10)
+    importing.join(timeout=30)
     assert only_key(world).status == "disabled"
 
 

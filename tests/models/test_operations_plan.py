@@ -188,7 +188,9 @@ def test_a_plan_is_applied_once_however_often_it_is_asked_for(scene: Scene, bulk
     bulk.work()
     assert bulk.find(plan).state == "completed"
     assert bulk.apply(plan).state == "completed"
-    audited = scene.sql("SELECT action, why FROM keyturn.audit WHERE action LIKE 'operation.%'")
+    audited = scene.sql(
+        "SELECT action, why FROM keyturn.audit WHERE action LIKE 'operation.%' ORDER BY id"
+    )
     assert [tuple(row.values()) for row in audited] == [
         ("operation.applied", f"1 keys, 1 waves (operation {plan.id})"),
         ("operation.completed", f"1 waves (operation {plan.id})"),

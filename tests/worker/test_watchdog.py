@@ -136,7 +136,7 @@ def test_a_process_whose_database_falls_silent_ends(
         url = f"postgresql://keyturn@127.0.0.1:{proxy.port}/{name}"
         env = environment(url, broker_url, secrets_dir)
         with left_alone(command, env, log) as process:
-            eventually(works, within=30)
+            eventually(works, within=60)
             proxy.set(Mood.BLACK_HOLE)
             assert process.wait(60) == STUCK, log.read_text()
     assert '"alarm": "worker_stuck"' in log.read_text()

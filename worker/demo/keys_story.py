@@ -36,11 +36,13 @@ def opening(stage: Stage) -> None:
     stage.create_account(IRIS)
     stage.create_key(IRIS)
     stage.watch.follow(MINUTE, stage.keys[IRIS].text)
+    # Where commands are slow, her minute is over before everybody else has a key.
+    answers = [stage.product.verify(stage.keys[IRIS].text)]
     others = [person for person in here if person is not IRIS]
     stage.for_each(others, stage.create_account)
     stage.for_each(others, stage.create_key)
     stage.watch.follow(DOOMED, stage.keys[DAN].text)
-    answers = [stage.product.verify(stage.keys[person].text) for person in here]
+    answers += [stage.product.verify(stage.keys[person].text) for person in others]
     stage.fact(f"{len(here)} new keys", [YES] * len(here), answers, say="verify: yes, of each")
 
 

@@ -75,7 +75,8 @@ def test_nothing_to_send_opens_no_connection() -> None:
 )
 def test_what_becomes_of_one_among_others(step: str, answer: str, state: str) -> None:
     with mail_server({(step, SECOND): answer}) as script:
-        deliveries = list(channel(script, timeout=0.5).send(BATCH))
+        timeout = 1.5 if answer == HANG else 15
+        deliveries = list(channel(script, timeout=timeout).send(BATCH))
     assert states(deliveries) == ["sent", state, "sent"]
     assert deliveries[1].error
     if answer[0].isdigit():
@@ -103,7 +104,7 @@ def test_a_server_that_hangs_costs_two_timeouts_and_no_more() -> None:
     assert states(deliveries) == ["retry"] * 50
     assert "not tried" in (deliveries[-1].error or "")
     assert script.connections == 2
-    assert took < 5
+    assert took < 10
 
 
 def test_a_slow_batch_ends_in_time() -> None:

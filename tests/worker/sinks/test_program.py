@@ -136,14 +136,14 @@ def test_what_takes_too_long_is_killed_with_all_its_children(
         "time.sleep(600)\n"
     )
     started = time.monotonic()
-    outcome = run(program(code), timeout=1.5)
+    outcome = run(program(code), timeout=4.0)
     assert (outcome.state, outcome.error) == (
         "retry",
-        "hand-over took longer than 2 s, and was killed",
+        "hand-over took longer than 4 s, and was killed",
     )
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     for pid in (tmp_path / "pids").read_text().split():
-        eventually(lambda pid=pid: not alive(int(pid)), within=5)  # type: ignore[misc]
+        eventually(lambda pid=pid: not alive(int(pid)), within=20)  # type: ignore[misc]
 
 
 def test_a_program_that_is_gone_is_looked_for_again(program: Write, tmp_path: Path) -> None:
