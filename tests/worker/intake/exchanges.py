@@ -71,6 +71,11 @@ class Exchange:
             channel = connection.default_channel
             return int(channel.queue_declare(queue or self.queue, passive=True).message_count)
 
+    def consumers(self) -> int:
+        with Connection(self.url) as connection:
+            channel = connection.default_channel
+            return int(channel.queue_declare(self.queue, passive=True).consumer_count)
+
     def delete_queue(self) -> None:
         with Connection(self.url) as connection:
             connection.default_channel.queue_delete(self.queue)
