@@ -8,10 +8,11 @@ import pytest
 
 from tests.compose_file import ROOT
 from worker.intake.providers import NAMES, mappings
+from worker.setting_proofs import PRESETS, SCHEMES
 
 DOCUMENT = (ROOT / "docs" / "events.md").read_text("utf-8")
 COLUMNS = ("provider", "type", "action", "certainty", "account", "dedup key", "time", "order",
-           "tested with")  # fmt: skip
+           "verification", "tested with")  # fmt: skip
 MAPPINGS = sorted(Path(mappings.__file__).parent.glob("*.toml"))
 IN_WORDS = ("graph.",)
 """Types of our own making, which the table describes."""
@@ -46,6 +47,16 @@ def test_each_provider_has_rows_and_each_row_says_what_was_tested() -> None:
                 assert row["account"], row
                 assert row["dedup key"], row
                 assert row["order"], row
+
+
+def test_each_provider_has_a_way_of_verification_that_can_be_set() -> None:
+    known = {*SCHEMES, *PRESETS}
+    for name, found in table().items():
+        given = found[0]["verification"]
+        schemes = set(re.findall(r"`([^`]+)`", given))
+        assert schemes or "transport" in given or given == "any", name
+        assert schemes <= known, name
+        assert schemes or name not in PRESETS, name
 
 
 @pytest.mark.parametrize("path", MAPPINGS, ids=lambda path: path.stem)
