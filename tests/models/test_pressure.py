@@ -31,9 +31,9 @@ def world(database_url: str) -> Iterator[World]:
     database.close()
 
 
-def test_of_two_thousand_creations_none_escapes_the_disabling_of_its_account(world: World) -> None:
-    """Twenty accounts, four threads each that create while a fifth one disables."""
-    emails = [f"user{number}@example.com" for number in range(20)]
+def test_of_ten_thousand_creations_none_escapes_the_disabling_of_its_account(world: World) -> None:
+    """A hundred accounts, four threads each that create while a fifth one disables."""
+    emails = [f"user{number}@example.com" for number in range(100)]
     texts: list[str] = []
     refused: Counter[str] = Counter()
 
@@ -61,7 +61,7 @@ def test_of_two_thousand_creations_none_escapes_the_disabling_of_its_account(wor
         for thread in threads:
             thread.join()
     world.settle()
-    assert len(texts) + sum(refused.values()) == 2000
+    assert len(texts) + sum(refused.values()) == 10_000
     assert set(refused) <= {"account_held"}
     assert texts, "each account was disabled before anything was created: nothing was raced"
     with world.database.begin() as tx:
