@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 LOCKED := --require-hashes --only-binary :all:
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
-PROOF := tests/faults tests/model tests/races
+HISTORIES := tests/model tests/races
 # Against attackers, clumsy hands, other releases; each file with servers of its own. And the bench.
 SIEGE := tests/bad_input tests/chaos tests/flows/test_canary.py tests/flows/test_many_messages.py \
     tests/flows/test_missing_secret.py \
@@ -32,13 +32,13 @@ run: $(INSTALLED) ## run Keyturn in the foreground; Ctrl-C stops it
 	@$(BIN)/keyturn up
 
 test: $(TESTABLE) ## run the tests against servers of their own; ARGS='-k word' narrows
-	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF:%=--ignore=%) $(SIEGE:%=--ignore=%) $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(HISTORIES:%=--ignore=%) $(SIEGE:%=--ignore=%) $(ARGS)
 
 siege: $(TESTABLE) ## bad input, forged messages, leaks, permissions, upgrades; part of CI
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(SIEGE) $(ARGS)
 
 proof: $(TESTABLE) ## look for unforeseen histories, orders and crashes; part of CI
-	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(PROOF) $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/faults $(HISTORIES) $(ARGS)
 
 conformance: $(TESTABLE) ## real payloads of producers; SAMPLES=../shared/samples names their directory
 	@SAMPLES=$(abspath $(SAMPLES)) $(BIN)/python -m pytest tests/conformance $(ARGS)
