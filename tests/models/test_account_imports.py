@@ -242,7 +242,7 @@ def test_an_event_that_misses_at_the_same_time_waits_for_the_import_to_be_seen(
         )  # fmt: skip
         applying = threading.Thread(target=world.apply)
         applying.start()
-        eventually(lambda: _waits_for_advisory_lock(other), within=20)
+        eventually(lambda: _waits_for_advisory_lock(other))
     applying.join(timeout=30)
     other.close()
     with world.database.begin() as tx:

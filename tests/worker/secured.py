@@ -103,7 +103,7 @@ def own_valkey(home: Home, *options: str) -> Iterator[int]:
         cwd=directory,
     )  # fmt: skip
     try:
-        eventually(lambda: _ready(running.last_words(40)), within=20)
+        eventually(lambda: _ready(running.last_words(40)))
         assert running.alive(), running.last_words()
         yield port
     finally:

@@ -46,7 +46,7 @@ def test_a_fail_over_to_a_stale_replica_loses_and_doubles_no_effect(
         def held(email: str) -> bool:
             return bool(operator.account(email).held)
 
-        eventually(lambda: replica.info("replication")["master_link_status"] == "up", within=20)
+        eventually(lambda: replica.info("replication")["master_link_status"] == "up")
         send(primary, back)
         eventually(lambda: replica.xlen(IN) == 1)
         replica.replicaof("NO", "ONE")  # what comes from now on it misses

@@ -135,7 +135,7 @@ def test_one_process_serves_them_until_it_is_told_to_end(
         stdout=subprocess.DEVNULL,
     )
     try:
-        text = eventually(scrape, within=20)
+        text = eventually(scrape)
         assert ("keyturn_accounts_unsettled", "") in scraped(text)
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(10) == 0

@@ -45,9 +45,9 @@ def test_a_worker_ends_as_soon_as_its_task_is_through(
         [held] = holding.execute("SELECT clock_timestamp()").fetchone() or [None]
         holding.execute("LOCK TABLE keyturn.api_keys IN ACCESS EXCLUSIVE MODE")
         app.send_task(JOB)
-        eventually(lambda: watching.execute(_WAITING).fetchone(), within=20)
+        eventually(lambda: watching.execute(_WAITING).fetchone())
         process.terminate()
-        eventually(lambda: '"worker_ends"' in log.read_text(), within=10)
+        eventually(lambda: '"worker_ends"' in log.read_text())
         assert process.poll() is None, "it does not leave its task"
         holding.rollback()
         assert process.wait(STOP_WITHIN) == 0, log.read_text()

@@ -76,7 +76,7 @@ def test_to_an_exchange(
         assert second.delivery_info["routing_key"] == "accounts.b.c.d"
     database = Database(database_url)
     with running(hr.url, database, hr.read()):
-        eventually(lambda: len(stored(database)) == 2, within=20)
+        eventually(lambda: len(stored(database)) == 2)
     database.close()
 
 

@@ -217,7 +217,7 @@ def test_the_line_for_redis_clients_works_and_shows_no_password(up: Up, tmp_path
     with psycopg.connect(up.embedded().database_url, autocommit=True) as connection:
         before = connection.execute(ARRIVED).fetchall()
         subprocess.run(["sh", "-c", typed], cwd=PROJECT, env=env, check=True)
-        eventually(lambda: len(connection.execute(ARRIVED).fetchall()) > len(before), within=30)
+        eventually(lambda: len(connection.execute(ARRIVED).fetchall()) > len(before))
 
 
 ARRIVED = """
@@ -246,7 +246,7 @@ def test_a_second_one_on_the_same_data_is_refused(up: Up) -> None:
 def test_a_child_that_dies_is_started_again(up: Up) -> None:
     killed = up.process("worker")
     os.kill(killed.pid, signal.SIGKILL)
-    eventually(lambda: up.process("worker") != killed, within=10)
+    eventually(lambda: up.process("worker") != killed)
     assert "worker ended (signal 9: Killed) and starts again in" in up.output()
 
 
@@ -255,12 +255,12 @@ def test_servers_that_die_come_back_at_the_same_address(up: Up) -> None:
     killed = {name: up.process(name) for name in ("valkey", "postgres")}
     for server in killed.values():
         os.kill(server.pid, signal.SIGKILL)
-    eventually(lambda: all(up.process(n) != server for n, server in killed.items()), within=20)
-    eventually(lambda: psycopg.connect(before.database_url), within=20).close()
+    eventually(lambda: all(up.process(n) != server for n, server in killed.items()))
+    eventually(lambda: psycopg.connect(before.database_url)).close()
     with redis.Redis.from_url(before.broker_url) as client:
-        eventually(client.ping, within=20)
+        eventually(client.ping)
     # Commands in another terminal find them as before.
-    eventually(lambda: running(up.data) == before, within=10)
+    eventually(lambda: running(up.data) == before)
     assert up.popen.poll() is None
 
 

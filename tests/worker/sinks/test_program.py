@@ -143,7 +143,7 @@ def test_what_takes_too_long_is_killed_with_all_its_children(
     )
     assert time.monotonic() - started < 30
     for pid in (tmp_path / "pids").read_text().split():
-        eventually(lambda pid=pid: not alive(int(pid)), within=20)  # type: ignore[misc]
+        eventually(lambda pid=pid: not alive(int(pid)))  # type: ignore[misc]
 
 
 def test_a_program_that_is_gone_is_looked_for_again(program: Write, tmp_path: Path) -> None:
