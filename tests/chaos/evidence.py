@@ -23,7 +23,6 @@ _ROTATIONS: Final = """
     SELECT a.email, r.state FROM keyturn.rotations r JOIN keyturn.accounts a ON a.id = r.account_id
     ORDER BY r.issued_at
 """
-_WAITING: Final = "SELECT count(*) FROM keyturn.outbox WHERE state = 'waiting'"
 _EVENT: Final = re.compile(r"\(event (\d+)\)$")
 
 
@@ -35,7 +34,6 @@ def gather(connection: psycopg.Connection) -> Evidence:
         for email, state in connection.execute(_ROTATIONS).fetchall():
             rotations[email].append(state)
         causes = [_EVENT.search(why or "") for (why,) in connection.execute(_CAUSES).fetchall()]
-        waiting = connection.execute(_WAITING).fetchone()
         return Evidence(
             inbox=[Row(*row) for row in connection.execute(_INBOX).fetchall()],
             keys=[
@@ -44,5 +42,4 @@ def gather(connection: psycopg.Connection) -> Evidence:
             ],
             causes=Counter(int(found[1]) for found in causes if found),
             rotations=rotations,
-            untold=waiting[0] if waiting else 0,
         )

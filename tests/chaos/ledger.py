@@ -124,8 +124,6 @@ class Evidence:
     """What `verify` says of each key's text."""
     files: Mapping[Path, Found | None] = field(default_factory=dict)
     """The files that the ledger names, as they are."""
-    untold: int = 0
-    """Outgoing messages that still wait."""
 
 
 @dataclass
@@ -342,5 +340,5 @@ def _judge_outgoing(evidence: Evidence, findings: Findings) -> None:
             told, due = len(ids[facts.id, kind]), changes[kind]
             if told > due:
                 findings.doubled.append(f"{kind} of {facts.id}: {told} events, {due} changes")
-            if told < due and not evidence.untold:
+            if told < due:
                 findings.lost.append(f"{kind} of {facts.id}: {told} events, {due} changes")

@@ -52,7 +52,7 @@ class Scene:
         told = [Told(name, kind, tuple(keys), 0.0) for name, kind, keys in self.rows(_TOLD)]
         texts = [text for one in self.ledger.accounts.values() for text in one.texts]
         valid = {text: self.world.verify(text).valid for text in texts}
-        return replace(evidence.gather(self.connection), told=told, valid=valid, untold=0)
+        return replace(evidence.gather(self.connection), told=told, valid=valid)
 
     def unmet(self) -> list[str]:
         return self.ledger.judge(self.evidence()).unmet
