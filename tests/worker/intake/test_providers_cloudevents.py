@@ -43,6 +43,15 @@ def test_our_own_type_structured_and_binary() -> None:
     assert bare == ["deleted transition email:ada@example.com"]
 
 
+def test_what_is_a_cloudevent_already_in_binary_mode() -> None:
+    message = fixture("auth0-stream-updated")
+    binary = {f"ce_{name}": str(message[name]) for name in ("type", "source", "id", "time")}
+    assert results(message["data"], ce_specversion="1.0", **binary) == results(message)
+    [event] = read(message["data"], ce_specversion="1.0", **binary)
+    assert isinstance(event, AccountEvent)
+    assert (event.action, event.event_id) == ("disabled", message["id"])
+
+
 def test_kafka_and_amqp_name_their_headers_otherwise() -> None:
     for prefix in ("ce_", "cloudEvents:", "cloudEvents_"):
         headers = {f"{prefix}specversion": "1.0", f"{prefix}type": "account.disabled"}

@@ -172,6 +172,7 @@ def test_a_part_of_a_user_is_not_the_user(part: str, operation: str) -> None:
         ({"resourceType": "CLIENT", "resourcePath": "clients/users"}, "none"),
         ({"resourceType": None, "resourceTypeAsString": "USER"}, "enabled"),
         ({"error": "user_not_found"}, "none"),
+        ({"operationType": "UPDATE_ERROR"}, "none"),
         ({"error": ""}, "enabled"),
     ],
 )

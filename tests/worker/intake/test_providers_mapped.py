@@ -175,6 +175,8 @@ STATES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     # GitLab.
     ("gitlab", "gitlab-user-destroy", {"event_name": "user_remove_from_team"}, ["none"]),
     ("gitlab", "gitlab-user-destroy", {"event_name": "user_rename"}, ["none"]),
+    ("gitlab", "gitlab-user-destroy", {"event_name": None, "object_kind": "merge_request"},
+     ["none"]),
     ("gitlab", "gitlab-user-destroy", {"user_id": True, "email": None}, ["wrong_type"]),
     # GitGuardian.
     ("gitguardian", "gitguardian-incident", {"action": "incident_resolved"}, ["none"]),

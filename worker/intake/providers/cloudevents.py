@@ -76,7 +76,7 @@ def _inside(envelope: Mapping[str, Any], headers: Mapping[str, str], type: str) 
     from . import PROVIDERS
     from .guess import mapped, provider_of
 
-    whole = {name: value for name, value in envelope.items() if not isinstance(value, bytes)}
+    whole = _with_content(envelope)
     name = None if "data" not in whole else mapped({}, whole)
     if name is not None:  # the producer's own form is a CloudEvent already
         return PROVIDERS[name]({}, reading.as_json(whole))
@@ -92,6 +92,17 @@ def _inside(envelope: Mapping[str, Any], headers: Mapping[str, str], type: str) 
             f"{', '.join(native.ACTIONS)}, or the message of a provider that Keyturn reads",
         )
     return PROVIDERS[found[0]](inner, data)
+
+
+def _with_content(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """The envelope as in structured mode; without its data where they are no JSON."""
+    whole = dict(envelope)
+    if isinstance(whole.get("data"), bytes):
+        try:
+            whole["data"] = reading.json_value(whole["data"])
+        except Unreadable:
+            del whole["data"]
+    return whole
 
 
 def _inner_headers(envelope: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, str]:

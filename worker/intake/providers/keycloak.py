@@ -45,7 +45,8 @@ def _admin_event(raw: Any) -> list[Result]:
     if own is not None and not event.get("error"):
         return [_of_user(event, raw_type, own, time)]
     user_id, is_part = _user_path(event.get("resourcePath"))
-    if resource != "USER" or event.get("error") or is_part:
+    failed = event.get("error") or operation.endswith("_ERROR")
+    if resource != "USER" or failed or is_part:
         return [values.without_effect(raw_type, _id(event), time)]
     account = values.needed_text(user_id, "users/{id} in resourcePath", "missing_account", _MEND)
     user = _representation(event.get("representation"))
